@@ -1,0 +1,80 @@
+"""The only place with numba's options: the `kernel` decorator and the compilation cache.
+
+The cache directory is named by a digest of everything that numba's own key leaves out (sources of other kernels, flags,
+versions), so that a stale or differently flagged machine code can never be loaded. It holds no simulation logic.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from ksmbatch.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent
+_FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
+
+
+def _switch(name: str, default: bool) -> bool:
+    """The environment variable `name` as a switch; raises InputError unless it is unset, "0" or "1"."""
+    word = os.environ.get(name, "1" if default else "0")
+    if word not in ("0", "1"):
+        raise InputError(where="environment", key=name, value=word, rule='must be "0" or "1"')
+    return word == "1"
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for source in sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("kernels/**/*.py")]):
+        # state, metrics and codes are frozen into kernels as constants, so they count as sources
+        if source.parent != _PACKAGE or source.stem in ("accel", "state", "metrics", "codes"):
+            digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
+    versions = (numba.__version__, platform.python_version(), platform.machine(), sys.byteorder)
+    flags = tuple(f"{flag}={os.environ.get(flag, '')}" for flag in _FLAGS)
+    digest.update(repr(versions + flags).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels of exactly these sources, versions and flags are kept: below KSMBATCH_CACHE_DIR or ~/.cache."""
+    root = os.environ.get("KSMBATCH_CACHE_DIR")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ksmbatch"
+    return base / _digest()
+
+
+def _prepare_cache() -> bool:
+    """Points numba at our cache directory; False if there is none to write to, which costs time but no result."""
+    if not _switch("KSMBATCH_CACHE", default=True) or numba.config.DISABLE_JIT:
+        return False
+    directory = cache_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    numba.config.CACHE_DIR = str(directory)
+    return os.access(directory, os.W_OK)
+
+
+CACHED = _prepare_cache()
+
+
+def is_warm() -> bool:
+    """Whether compiled kernels are in the cache already, or need none because the JIT is off."""
+    return bool(numba.config.DISABLE_JIT) or (CACHED and any(cache_directory().rglob("*.nbi")))
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `function` lazily, one specialisation, without the GIL; integers only, so no fastmath and no float rules."""
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED)(function)
+    return compiled
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `kernel`, for the few lines that are called from every visit; LLVM inlines them, the cache is the caller's."""
+    compiled: Callable[..., Any] = numba.njit(nogil=True)(function)
+    return compiled

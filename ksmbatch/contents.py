@@ -1,0 +1,111 @@
+"""Interning: raw content ids to dense ones, so that a content is an index into arrays and its place in memcmp order a number.
+
+It sees ids, not bytes, and it does not know who writes what: a content is whatever a workload calls by one number.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+Checksum: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+ZERO_RAW = 0  # the page of zeros
+ZERO_ID = 0  # interned first, whether it is written or not: unsharing the kernel's zero page brings it back
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ContentTable:
+    """All contents that a workload ever writes, n of them, numbered from 0.
+
+    The contents written at least twice come first, in memcmp order, then the others, in memcmp order: only the first
+    `n_dup` can ever be on two frames, so tables that look for partners need no room for the rest. Id 0 is the page of zeros.
+
+    `rank`: uint32[n], place in memcmp order. `raw`: uint64[n], the workload's number. `checksum_class`: int32[n], the
+    smallest content with an equal 32-bit checksum, or None if all checksums differ.
+    """
+
+    rank: np.ndarray
+    raw: np.ndarray
+    n_dup: int
+    checksum_class: np.ndarray | None
+    _dense: np.ndarray | None  # int32[largest raw + 1]: id of a raw number, -1 for none; None where that would be too large
+    _ordered: np.ndarray  # uint64[n]: raw numbers, ascending
+    _id_by_rank: np.ndarray  # int32[n]
+
+    def lookup(self, raw: np.ndarray) -> np.ndarray:
+        """Ids of the raw numbers `raw` (uint64[k]) as int32[k]. Raises KeyError for one that was not interned."""
+        if self._dense is not None:
+            if raw.size and raw.max() >= self._dense.size:
+                raise KeyError(int(raw.max()))
+            ids = self._dense[raw.view(np.int64)]
+            if raw.size and ids.min() < 0:
+                raise KeyError(int(raw[ids.argmin()]))
+            return ids
+        order = raw.argsort()  # searching in order stays in the cache: five times as fast, the sort included
+        place = np.empty(raw.size, np.int64)
+        place[order] = self._ordered.searchsorted(raw[order])
+        place[place == self._ordered.size] = 0
+        wrong = self._ordered[place] != raw
+        if wrong.any():
+            raise KeyError(int(raw[wrong.argmax()]))
+        return self._id_by_rank[place]
+
+
+def intern(arrays: Iterable[np.ndarray], checksum: Checksum | None = None) -> ContentTable:
+    """The table of all contents in `arrays` (each uint64[k], the contents of one write, repeats included).
+
+    `checksum` maps raw numbers (uint64[n]) to checksums (uint32[n]), for tests of what a collision does; None: no two
+    contents collide. Takes up to 32 bytes per content written while it runs.
+    """
+    written = np.concatenate([np.full(2, ZERO_RAW, np.uint64), *arrays])  # twice: the page of zeros counts as duplicated
+    ordered, count = _count(written)
+    del written
+    duplicated = count >= 2
+    id_to_rank = np.concatenate([np.flatnonzero(duplicated), np.flatnonzero(~duplicated)])
+    id_by_rank = np.empty(ordered.size, np.int32)
+    id_by_rank[id_to_rank] = np.arange(ordered.size, dtype=np.int32)
+    raw = ordered[id_to_rank]
+    return ContentTable(
+        rank=id_to_rank.astype(np.uint32),
+        raw=raw,
+        n_dup=int(duplicated.sum()),
+        checksum_class=None if checksum is None else _classes(checksum(raw)),
+        _dense=_dense(ordered, id_by_rank),
+        _ordered=ordered,
+        _id_by_rank=id_by_rank,
+    )
+
+
+def _is_compact(largest: int, n: int) -> bool:
+    # a gather costs a thirtieth of a sort or a binary search; worth it while the table is no larger than their arrays
+    return largest < 3 * n + 1024
+
+
+def _count(written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values of `written` (uint64[k], left in any order), ascending, and how often each occurs."""
+    if _is_compact(int(written.max()), written.size):
+        count = np.bincount(written.view(np.int64))
+        found = np.flatnonzero(count)
+        return found.view(np.uint64), count[found]
+    written.sort()
+    fresh = np.empty(written.size, np.bool_)
+    fresh[0] = True
+    np.not_equal(written[1:], written[:-1], out=fresh[1:])
+    first = np.flatnonzero(fresh)
+    return written[first], np.diff(first, append=written.size)
+
+
+def _dense(ordered: np.ndarray, id_by_rank: np.ndarray) -> np.ndarray | None:
+    largest = int(ordered[-1])
+    if not _is_compact(largest, ordered.size):
+        return None
+    dense = np.full(largest + 1, -1, np.int32)
+    dense[ordered.view(np.int64)] = id_by_rank
+    return dense
+
+
+def _classes(checksums: np.ndarray) -> np.ndarray:
+    _, smallest, inverse = np.unique(checksums, return_index=True, return_inverse=True)
+    return np.asarray(smallest[inverse], dtype=np.int32)

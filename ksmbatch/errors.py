@@ -1,0 +1,77 @@
+"""The errors that ksmbatch raises on purpose; each is one line that a user can act on.
+
+It does not print, exit or catch: that is the command line's task.
+"""
+
+import functools
+import json
+from typing import Final
+
+_SHOWN_CHARS: Final = 60
+_MISSING: Final = object()  # None is a value that a JSON scenario can hold
+
+
+class KsmbatchError(Exception):
+    """Something that the user can put right; `str()` is the one line to show."""
+
+
+class InputError(KsmbatchError):
+    """An input that breaks a rule.
+
+    `where`: the file, and the step in it if there is one. `key`, `value`: what is wrong there. `rule`: what must hold.
+    `hint`: what would help. All but `rule` may be left out. `str()` is `WHERE: KEY = VALUE: RULE (HINT)`.
+    """
+
+    def __init__(
+        self, *, rule: str, where: object = None, key: str | None = None, value: object = _MISSING, hint: str | None = None
+    ) -> None:
+        self.where = None if where is None else str(where)
+        self.key = key
+        self.value_text = None if value is _MISSING else show_value(value)
+        self.rule = rule
+        self.hint = hint
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        subject = " = ".join(part for part in (self.key, self.value_text) if part is not None)
+        line = ": ".join(part for part in (self.where, subject, self.rule) if part)
+        if self.hint:
+            line += f" ({self.hint})"
+        return _printable(line)
+
+    def at(self, *, where: object = None, key: str | None = None) -> "InputError":
+        """The same fault, named as lying in `where` or under `key`: a caller knows its file, a callee only the value."""
+        return _rebuild(
+            type(self), str(where) if where is not None else self.where, key or self.key, self.value_text, self.rule, self.hint
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments: without this an InputError raised in a worker process cannot travel back
+        return functools.partial(_rebuild, type(self)), (self.where, self.key, self.value_text, self.rule, self.hint)
+
+
+def show_value(value: object) -> str:
+    """`value` as a user would write it (TOML, JSON), shortened to 60 characters.
+
+    >>> show_value("a b"), show_value(True), show_value([0, 1])
+    ('"a b"', 'true', '[0, 1]')
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):  # a TOML date, a NumPy scalar
+        text = str(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+
+def _printable(line: str) -> str:
+    """`line` with control characters escaped: a file name or key with a line break must not break the line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line)
+
+
+def _rebuild(
+    kind: type[InputError], where: str | None, key: str | None, value_text: str | None, rule: str, hint: str | None
+) -> InputError:
+    error = kind(where=where, key=key, rule=rule, hint=hint)
+    error.value_text = value_text
+    error.args = (error._line(),)
+    return error

@@ -1,0 +1,261 @@
+"""What page faults and system calls do to memory: frames come and go, page tables change, KSM pages are copied on write.
+
+It knows nothing of ksmd but what a change must tell it: a stable node whose frame went, a page that changed in the unstable tree.
+"""
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels.stable_node import kpfn_gone
+from ksmbatch.kernels.unstable_tree import note_unstable_change
+from ksmbatch.metrics import Counter, NodeCounter
+from ksmbatch.state import (
+    ANON,
+    FIRST_PAGE,
+    INHERITED,
+    KSM,
+    MERGEABLE,
+    NIL,
+    NO_FRAME,
+    PROT_NONE,
+    ZERO,
+    ZERO_BY_KSM,
+    ZERO_PAGES,
+    Knob,
+    Scan,
+)
+
+
+@kernel
+def mm_of(s, page):
+    """The mm to which virtual page `page` belongs. Reads: mms (FIRST_PAGE ascending)."""
+    low = 0
+    high = len(s.mms) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if s.mms[middle, FIRST_PAGE] <= page:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@kernel
+def alloc_frame(s, page, content):
+    """A free frame with `content` on the node of the policy of `page`: that page's own if it is free, else a spare one.
+
+    Mirrors: alloc_anon_folio() under MPOL_BIND
+    Reads: page_nid. Writes: frames, node_counters, scan. Returns: the frame, not yet mapped.
+    """
+    frame = page
+    if s.frame_mapcount[page] != 0:
+        frame = int(s.scan[Scan.FREE_FRAME])
+        if frame != NO_FRAME:
+            s.scan[Scan.FREE_FRAME] = s.frame_content[frame]
+        else:
+            frame = int(s.scan[Scan.NEXT_FRAME])
+            s.scan[Scan.NEXT_FRAME] = frame + 1
+    nid = s.page_nid[page]
+    s.frame_content[frame] = content
+    s.frame_node[frame] = NIL
+    s.frame_flags[frame] = 0
+    s.frame_nid[frame] = nid
+    s.node_counters[nid, NodeCounter.FRAMES] += 1
+    return frame
+
+
+@inlined
+def new_generation(s, frame):
+    """The number `frame` means another frame from now on; only the generations of neighbouring steps are ever compared."""
+    s.frame_generation[frame] = (int(s.frame_generation[frame]) + 1) & 255
+
+
+@kernel
+def free_frame(s, frame):
+    """The last mapping of `frame` went.
+
+    Mirrors: free_unref_folio(); page->mapping no longer names the stable node, which is how ksmd will notice
+    Writes: frames, nodes, stable_hot, node_counters, scan.
+    """
+    nid = s.frame_nid[frame]
+    s.node_counters[nid, NodeCounter.FRAMES] -= 1
+    if s.frame_flags[frame] & KSM:
+        s.node_counters[nid, NodeCounter.KSM_FRAMES] -= 1
+        if s.frame_node[frame] != NIL:
+            kpfn_gone(s, int(s.frame_node[frame]))
+    s.frame_flags[frame] = 0
+    s.frame_node[frame] = NIL
+    new_generation(s, frame)
+    if frame >= len(s.page_frame):
+        s.frame_content[frame] = s.scan[Scan.FREE_FRAME]
+        s.scan[Scan.FREE_FRAME] = frame
+
+
+@inlined
+def map_frame(s, page, frame):
+    """Enters `frame` into the empty pte of `page`. Writes: page_frame, frame_mapcount, node_counters."""
+    nid = s.page_nid[page]
+    s.page_frame[page] = frame
+    s.frame_mapcount[frame] += 1
+    s.node_counters[nid, NodeCounter.MAPPED_PAGES] += 1
+    if s.frame_nid[frame] != nid:
+        s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] += 1
+
+
+@kernel
+def unmap_page(s, page):
+    """Empties the pte of `page`, whatever it holds.
+
+    Mirrors: zap_pte_range(), ksm_might_unmap_zero_page()
+    Writes: pages, frames, mms, counters, node_counters, nodes.
+    """
+    nid = s.page_nid[page]
+    flags = int(s.page_flags[page])
+    if flags & ZERO:
+        s.page_flags[page] = flags & ~(ZERO | ZERO_BY_KSM)
+        if flags & ZERO_BY_KSM:
+            s.counters[Counter.KSM_ZERO_PAGES] -= 1
+            s.mms[mm_of(s, page), ZERO_PAGES] -= 1
+            s.node_counters[nid, NodeCounter.MAPPED_PAGES] -= 1
+        return
+    frame = int(s.page_frame[page])
+    if frame == NO_FRAME:
+        return
+    s.page_frame[page] = NO_FRAME
+    s.node_counters[nid, NodeCounter.MAPPED_PAGES] -= 1
+    if s.frame_nid[frame] != nid:
+        s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] -= 1
+    s.frame_mapcount[frame] -= 1
+    if s.frame_mapcount[frame] == 0:
+        free_frame(s, frame)
+
+
+@kernel
+def map_zero_page_of_ksm(s, page):
+    """ksmd maps the zero page at the empty pte of `page`. Mirrors: ksm_map_zero_page(). Writes: page_flags, counters, mms."""
+    s.page_flags[page] |= ZERO | ZERO_BY_KSM
+    s.counters[Counter.KSM_ZERO_PAGES] += 1
+    s.mms[mm_of(s, page), ZERO_PAGES] += 1
+    s.node_counters[s.page_nid[page], NodeCounter.MAPPED_PAGES] += 1
+
+
+@kernel
+def fresh_page(s, page, content):
+    """Maps a new frame with `content`, in the place of what was there.
+
+    Mirrors: do_anonymous_page(), wp_page_copy(): the new frame is there before the old one goes
+    Writes: as alloc_frame(), unmap_page(), map_frame().
+    """
+    frame = alloc_frame(s, page, content)
+    if frame == page:
+        # holds the number while unmap_page() may free another
+        s.frame_mapcount[frame] = 1
+        unmap_page(s, page)
+        s.frame_mapcount[frame] = 0
+    else:
+        unmap_page(s, page)
+    map_frame(s, page, frame)
+
+
+@kernel
+def store(s, page, content):
+    """A write of `content` to `page`, which lies in a VMA.
+
+    Mirrors: handle_mm_fault() for a write; a KSM page is always copied, a page mapped once is written in place
+    Writes: all of memory, counters.
+    """
+    frame = int(s.page_frame[page])
+    if frame == NO_FRAME:
+        fresh_page(s, page, content)
+        return
+    if s.frame_content[frame] != content:
+        note_unstable_change(s, page)
+    if s.frame_flags[frame] & KSM:
+        s.counters[Counter.COW_KSM] += 1
+    elif s.frame_mapcount[frame] == 1:
+        s.frame_content[frame] = content
+        return
+    fresh_page(s, page, content)
+
+
+@kernel
+def write_pages(s, first, pages, contents):
+    """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
+    for k in range(len(pages)):
+        store(s, first + int(pages[k]), int(contents[k]))
+
+
+@kernel
+def read_pages(s, first, end):
+    """Read faults: absent pages of [first, end) map the zero page. Writes: page_flags."""
+    for page in range(first, end):
+        if s.page_frame[page] == NO_FRAME:
+            s.page_flags[page] |= ZERO
+
+
+@kernel
+def zap_pages(s, first, end):
+    """Unmaps the pages of [first, end): MADV_DONTNEED, munmap, exit. Writes: as note_unstable_change(), unmap_page()."""
+    for page in range(first, end):
+        note_unstable_change(s, page)
+        unmap_page(s, page)
+
+
+@kernel
+def break_ksm(s, page):
+    """Gives `page` a copy of its own if ksmd merged it.
+
+    Mirrors: mm/ksm.c break_ksm(); 6.1 looks with follow_page(), which sees neither zero pages nor into PROT_NONE areas
+    Writes: as fresh_page(), counters.
+    """
+    flags = int(s.page_flags[page])
+    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    if old and flags & PROT_NONE:
+        return
+    if flags & ZERO:
+        if flags & ZERO_BY_KSM and not old:
+            fresh_page(s, page, 0)
+        return
+    frame = int(s.page_frame[page])
+    if frame != NO_FRAME and s.frame_flags[frame] & KSM:
+        s.counters[Counter.COW_KSM] += 1
+        fresh_page(s, page, int(s.frame_content[frame]))
+
+
+@kernel
+def unmerge_pages(s, first, end):
+    """Breaks all merged pages of [first, end) that lie in mergeable VMAs. Mirrors: mm/ksm.c unmerge_ksm_pages()."""
+    for page in range(first, end):
+        if s.page_flags[page] & (MERGEABLE | ANON) == MERGEABLE | ANON:
+            break_ksm(s, page)
+
+
+@kernel
+def note_pages_hidden(s, first, end):
+    """The pages of [first, end) are about to stop being mergeable or readable. Writes: as note_unstable_change()."""
+    for page in range(first, end):
+        note_unstable_change(s, page)
+
+
+@kernel
+def fork_pages(s, parent, child, end):
+    """Copies the page tables of mm `parent`, up to its page `end`, into `child`, which has the same VMAs at its beginning.
+
+    Mirrors: copy_page_range(): VMAs without anon_vma are left to be faulted in again
+    Reads: pages. Writes: pages, frames, mms, counters, node_counters.
+    """
+    first = int(s.mms[parent, FIRST_PAGE])
+    copy = int(s.mms[child, FIRST_PAGE])
+    for page in range(first, end):
+        flags = int(s.page_flags[page])
+        twin = copy + page - first
+        s.page_nid[twin] = s.page_nid[page]
+        inherits = INHERITED if flags & ANON else 0
+        s.page_flags[twin] = flags & ~(ZERO | ZERO_BY_KSM | INHERITED) | inherits
+        if not flags & ANON:
+            continue
+        if flags & ZERO_BY_KSM:
+            map_zero_page_of_ksm(s, twin)
+        elif flags & ZERO:
+            s.page_flags[twin] |= ZERO
+        elif s.page_frame[page] != NO_FRAME:
+            map_frame(s, twin, int(s.page_frame[page]))

@@ -1,0 +1,177 @@
+"""What ksmd does with one page: the checksum gate, the trees, and merging.
+
+It is handed a page by the cursor (`ksmd`) and moves no cursor itself.
+"""
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels.fault import break_ksm, map_frame, map_zero_page_of_ksm, unmap_page
+from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
+from ksmbatch.kernels.stable_tree import (
+    get_kpfn_nid,
+    mark_ksm,
+    put_on_migrate_list,
+    stable_node_dup_del,
+    stable_tree_append,
+    stable_tree_insert,
+    stable_tree_search,
+)
+from ksmbatch.kernels.unstable_tree import FAULT, NO_PAGE, unstable_tree_search_insert
+from ksmbatch.metrics import Counter
+from ksmbatch.state import ANON, IN_MIGRATE, KPFN, KSM, MEMBER_NODE, MERGEABLE, NID, NIL, NO_FRAME, STABLE, WHERE, Cost, Knob, Scan
+
+
+@inlined
+def in_mergeable_vma(s, page):
+    """Whether `page` lies in a mergeable VMA of a living mm. Mirrors: mm/ksm.c find_mergeable_vma(). Reads: page_flags."""
+    return s.page_flags[page] & (MERGEABLE | ANON) == MERGEABLE | ANON
+
+
+@inlined
+def checksum_changed(s, page, content):
+    """Whether the checksum of `page` differs from the last one; remembers it.
+
+    Mirrors: the test of oldchecksum in mm/ksm.c cmp_and_merge_page()
+    Reads: checksum_class. Writes: item_checksum.
+    """
+    last = int(s.item_checksum[page])
+    s.item_checksum[page] = content
+    if last == content:
+        return False
+    if len(s.checksum_class) == 0 or last < 0:
+        return True
+    return s.checksum_class[last] != s.checksum_class[content]
+
+
+@inlined
+def has_zero_checksum(s, content):
+    """Whether the checksum of `content` is that of the page of zeros, which is content 0. Reads: checksum_class."""
+    if len(s.checksum_class) == 0:
+        return content == 0
+    return s.checksum_class[content] == s.checksum_class[0]
+
+
+@kernel
+def try_to_merge_one_page(s, page, frame, kframe):
+    """Lets `page`, which maps `frame`, map `kframe` instead; NO_FRAME: makes `frame` a KSM page.
+
+    Mirrors: mm/ksm.c try_to_merge_one_page(); KSM pages are refused by page_address_in_vma()
+    Writes: pages, frames, counters. Returns: whether it was done.
+    """
+    if frame == kframe:
+        return True
+    if s.frame_flags[frame] & KSM or s.page_frame[page] != frame:
+        return False
+    if kframe == NO_FRAME:
+        mark_ksm(s, frame)
+        return True
+    if s.frame_content[kframe] != s.frame_content[frame]:
+        return False
+    unmap_page(s, page)
+    map_frame(s, page, kframe)
+    return True
+
+
+@kernel
+def try_to_merge_with_ksm_page(s, page, frame, kframe):
+    """As try_to_merge_one_page(), if `page` may be merged at all; then its rmap_item leaves the unstable tree.
+
+    Mirrors: mm/ksm.c try_to_merge_with_ksm_page()
+    """
+    if not in_mergeable_vma(s, page):
+        return False
+    if not try_to_merge_one_page(s, page, frame, kframe):
+        return False
+    remove_rmap_item_from_tree(s, page)
+    return True
+
+
+@kernel
+def try_to_merge_with_zero_page(s, page, frame):
+    """Merges `page` with the kernel's zero page, if it is one. Mirrors: mm/ksm.c, `if (ksm_use_zero_pages && ...)`.
+
+    Writes: pages, frames, counters, scan. Returns: whether ksmd is through with the page.
+    """
+    content = int(s.frame_content[frame])
+    if not s.knobs[Knob.USE_ZERO_PAGES] or not has_zero_checksum(s, content):
+        return False
+    if not in_mergeable_vma(s, page):
+        return True
+    if content != 0 or s.frame_flags[frame] & KSM:
+        return False  # equal checksum, different bytes
+    unmap_page(s, page)
+    map_zero_page_of_ksm(s, page)
+    s.counters[Counter.PAGES_MERGED] += 1
+    s.scan[Scan.VISIT] = Cost.ZERO_MERGE
+    return True
+
+
+@kernel
+def try_to_merge_two_pages(s, page, frame, other):
+    """`page` and its partner in the unstable tree become one KSM page, on the frame of `page`.
+
+    Mirrors: mm/ksm.c try_to_merge_two_pages() and what follows it in cmp_and_merge_page()
+    Writes: everything.
+    """
+    if not try_to_merge_with_ksm_page(s, page, frame, NO_FRAME):
+        return
+    if not try_to_merge_with_ksm_page(s, other, int(s.page_frame[other]), frame):
+        if in_mergeable_vma(s, page):
+            break_ksm(s, page)  # break_cow()
+        return
+    node = stable_tree_insert(s, frame)
+    stable_tree_append(s, other, node)
+    stable_tree_append(s, page, node)
+    s.scan[Scan.VISIT] = Cost.MERGE
+
+
+@kernel
+def cmp_and_merge_page(s, page):
+    """One visit of ksmd to `page`, which maps a frame and has an rmap_item.
+
+    Mirrors: mm/ksm.c cmp_and_merge_page(); 6.1 searches the stable tree before it looks at the checksum
+    Writes: everything but the cursor; scan[VISIT], scan[EXACT] say what it was. Returns: False if the kernel would use freed memory.
+    """
+    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    frame = int(s.page_frame[page])
+    s.scan[Scan.VISIT] = Cost.SEARCH
+    node = int(s.frame_node[frame]) if s.frame_flags[frame] & KSM else NIL
+    own_node = NIL
+    if s.item_flags[page] & STABLE:
+        own_node = int(s.members[s.item_head[page], MEMBER_NODE])
+    if node != NIL:
+        if s.nodes[node, WHERE] != IN_MIGRATE and get_kpfn_nid(s, int(s.nodes[node, KPFN])) != s.nodes[node, NID]:
+            stable_node_dup_del(s, node)
+            put_on_migrate_list(s, node)
+        if s.nodes[node, WHERE] != IN_MIGRATE and own_node == node:
+            s.scan[Scan.VISIT] = Cost.KSM_VISIT
+            return True
+    elif not old:
+        remove_rmap_item_from_tree(s, page)
+        own_node = NIL
+        if checksum_changed(s, page, int(s.frame_content[frame])):
+            s.scan[Scan.VISIT] = Cost.CHECKSUM
+            return True
+        if try_to_merge_with_zero_page(s, page, frame):
+            return True
+    kframe = stable_tree_search(s, frame)
+    if kframe == frame and own_node == node:
+        return True
+    remove_rmap_item_from_tree(s, page)
+    if kframe != NO_FRAME:
+        if try_to_merge_with_ksm_page(s, page, frame, kframe):
+            stable_tree_append(s, page, int(s.frame_node[kframe]))
+            s.scan[Scan.VISIT] = Cost.MERGE
+        return True
+    if old:
+        if checksum_changed(s, page, int(s.frame_content[frame])):
+            s.scan[Scan.VISIT] = Cost.CHECKSUM
+            return True
+        if try_to_merge_with_zero_page(s, page, frame):
+            return True
+    other = unstable_tree_search_insert(s, page, frame, get_kpfn_nid(s, frame))
+    if other == FAULT:
+        return False
+    if other != NO_PAGE:
+        try_to_merge_two_pages(s, page, frame, other)
+    return True

@@ -1,0 +1,192 @@
+"""Stable nodes as a pool: slots, lists of dups, and which trees have nodes that a walk would change.
+
+It takes and gives back slots and keeps `stable_hot`; what ksmd does with stable nodes is in `stable_tree`.
+"""
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.state import (
+    CHAIN,
+    CONTENT,
+    FIRST,
+    FREE,
+    IN_CHAIN,
+    IN_TREE,
+    KPFN,
+    LEN,
+    MEMBER_NEXT,
+    MEMBER_NODE,
+    MEMBER_PAGE,
+    MEMBER_PREV,
+    NEXT,
+    NID,
+    NIL,
+    NO_FRAME,
+    PREV,
+    RANK,
+    SETTLED,
+    STABLE_NODE_CHAIN,
+    STALE_DUPS,
+    WHERE,
+    Scan,
+)
+
+
+@kernel
+def alloc_stable_node(s, content, frame, nid):
+    """A stable node for `frame` (NO_FRAME: a chain's), in no tree yet.
+
+    Mirrors: mm/ksm.c alloc_stable_node()
+    Reads: rank. Writes: nodes, scan. Returns: its slot; the caller made sure that there is one.
+    """
+    node = int(s.scan[Scan.FREE_NODE])
+    if node != NIL:
+        s.scan[Scan.FREE_NODE] = s.nodes[node, NEXT]
+    else:
+        node = int(s.scan[Scan.NEXT_NODE])
+        s.scan[Scan.NEXT_NODE] = node + 1
+    for column in range(s.nodes.shape[1]):
+        s.nodes[node, column] = 0
+    s.nodes[node, CONTENT] = content
+    s.nodes[node, RANK] = s.rank[content]
+    s.nodes[node, KPFN] = frame
+    s.nodes[node, NID] = nid
+    return node
+
+
+@kernel
+def free_stable_node(s, node):
+    """Gives the slot back.
+
+    Mirrors: mm/ksm.c free_stable_node()
+    Writes: nodes, scan.
+    """
+    s.nodes[node, WHERE] = FREE
+    s.nodes[node, NEXT] = s.scan[Scan.FREE_NODE]
+    s.scan[Scan.FREE_NODE] = node
+
+
+@inlined
+def is_chain(s, node):
+    """Whether `node` is the head of a chain of dups. Mirrors: mm/ksm.c is_stable_node_chain(). Reads: nodes."""
+    return s.nodes[node, LEN] == STABLE_NODE_CHAIN
+
+
+@kernel
+def unsettle(s, chain):
+    """Notes that the next walk over `chain` may change it. Writes: nodes, stable_hot."""
+    if s.nodes[chain, SETTLED]:
+        s.nodes[chain, SETTLED] = 0
+        s.stable_hot[s.nodes[chain, NID]] += 1
+
+
+@kernel
+def settle(s, chain):
+    """Notes that walks over `chain` change nothing until one of its dups changes. Writes: nodes, stable_hot."""
+    if not s.nodes[chain, SETTLED]:
+        s.nodes[chain, SETTLED] = 1
+        s.stable_hot[s.nodes[chain, NID]] -= 1
+
+
+@kernel
+def length_changed(s, node):
+    """To be called when an rmap_item joined or left `node`. Reads: nodes. Writes: as unsettle()."""
+    if s.nodes[node, WHERE] == IN_CHAIN:
+        unsettle(s, int(s.nodes[node, CHAIN]))
+
+
+@kernel
+def kpfn_gone(s, node):
+    """The frame of `node` was freed: from now on the node is stale, until a walk or one of its rmap_items finds out.
+
+    Reads: nodes. Writes: nodes, stable_hot.
+    """
+    s.nodes[node, KPFN] = NO_FRAME
+    if s.nodes[node, WHERE] == IN_TREE:
+        s.stable_hot[s.nodes[node, NID]] += 1
+    elif s.nodes[node, WHERE] == IN_CHAIN:
+        chain = int(s.nodes[node, CHAIN])
+        s.nodes[chain, STALE_DUPS] += 1
+        unsettle(s, chain)
+
+
+@kernel
+def push_dup(s, chain, dup):
+    """Puts `dup` first in the hlist of `chain`. Writes: nodes."""
+    first = int(s.nodes[chain, FIRST])
+    s.nodes[dup, NEXT] = first
+    s.nodes[dup, PREV] = NIL
+    if first != NIL:
+        s.nodes[first, PREV] = dup
+    s.nodes[chain, FIRST] = dup
+
+
+@kernel
+def unlink_dup(s, chain, dup):
+    """Takes `dup` out of the hlist of `chain`. Writes: nodes."""
+    after = int(s.nodes[dup, NEXT])
+    before = int(s.nodes[dup, PREV])
+    if before == NIL:
+        s.nodes[chain, FIRST] = after
+    else:
+        s.nodes[before, NEXT] = after
+    if after != NIL:
+        s.nodes[after, PREV] = before
+
+
+@kernel
+def push_migrate(s, node):
+    """Puts `node` first on migrate_nodes. Writes: nodes, scan."""
+    first = int(s.scan[Scan.MIGRATE_FIRST])
+    s.nodes[node, NEXT] = first
+    s.nodes[node, PREV] = NIL
+    if first != NIL:
+        s.nodes[first, PREV] = node
+    s.scan[Scan.MIGRATE_FIRST] = node
+
+
+@kernel
+def unlink_migrate(s, node):
+    """Takes `node` off migrate_nodes. Writes: nodes, scan."""
+    after = int(s.nodes[node, NEXT])
+    before = int(s.nodes[node, PREV])
+    if before == NIL:
+        s.scan[Scan.MIGRATE_FIRST] = after
+    else:
+        s.nodes[before, NEXT] = after
+    if after != NIL:
+        s.nodes[after, PREV] = before
+
+
+@kernel
+def add_member(s, node, page):
+    """Hangs the rmap_item of `page` into the hlist of `node`. Writes: members, nodes, scan. Returns: the member."""
+    member = int(s.scan[Scan.FREE_MEMBER])
+    if member != NIL:
+        s.scan[Scan.FREE_MEMBER] = s.members[member, MEMBER_NEXT]
+    else:
+        member = int(s.scan[Scan.NEXT_MEMBER])
+        s.scan[Scan.NEXT_MEMBER] = member + 1
+    first = int(s.nodes[node, FIRST])
+    s.members[member, MEMBER_PAGE] = page
+    s.members[member, MEMBER_NODE] = node
+    s.members[member, MEMBER_NEXT] = first
+    s.members[member, MEMBER_PREV] = NIL
+    if first != NIL:
+        s.members[first, MEMBER_PREV] = member
+    s.nodes[node, FIRST] = member
+    return member
+
+
+@kernel
+def drop_member(s, member):
+    """Takes `member` out of its node's hlist and gives it back. Writes: members, nodes, scan."""
+    after = int(s.members[member, MEMBER_NEXT])
+    before = int(s.members[member, MEMBER_PREV])
+    if before == NIL:
+        s.nodes[s.members[member, MEMBER_NODE], FIRST] = after
+    else:
+        s.members[before, MEMBER_NEXT] = after
+    if after != NIL:
+        s.members[after, MEMBER_PREV] = before
+    s.members[member, MEMBER_NEXT] = s.scan[Scan.FREE_MEMBER]
+    s.scan[Scan.FREE_MEMBER] = member

@@ -1,0 +1,544 @@
+"""The stable trees: look-up by content, walks where a walk can be seen, chains, dups and the migrate list.
+
+A walk prunes stale nodes and chains on its path. While a tree has none that it would change (`stable_hot` is 0) the answer is in
+`stable_at`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
+"""
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
+from ksmbatch.kernels.stable_node import (
+    add_member,
+    alloc_stable_node,
+    drop_member,
+    free_stable_node,
+    is_chain,
+    length_changed,
+    push_dup,
+    push_migrate,
+    settle,
+    unlink_dup,
+    unlink_migrate,
+    unsettle,
+)
+from ksmbatch.kernels.fault import mm_of
+from ksmbatch.metrics import Counter, NodeCounter
+from ksmbatch.state import (
+    CHAIN,
+    CONTENT,
+    FIRST,
+    IN_CHAIN,
+    IN_MIGRATE,
+    IN_TREE,
+    KPFN,
+    KSM,
+    LEFT,
+    LEN,
+    MEMBER_NEXT,
+    MEMBER_PAGE,
+    MERGING,
+    NEXT,
+    NID,
+    NIL,
+    NO_FRAME,
+    RANK,
+    RIGHT,
+    SETTLED,
+    STABLE,
+    STABLE_NODE_CHAIN,
+    STALE_DUPS,
+    WHERE,
+    Knob,
+    Scan,
+)
+
+NS_PER_JIFFY = 4_000_000  # CONFIG_HZ=250
+
+
+@inlined
+def get_kpfn_nid(s, frame):
+    """The tree to which `frame` belongs. Mirrors: mm/ksm.c get_kpfn_nid(). Reads: knobs, frame_nid."""
+    if s.knobs[Knob.MERGE_ACROSS_NODES]:
+        return 0
+    return int(s.frame_nid[frame])
+
+
+@inlined
+def is_page_sharing_candidate(s, node, offset):
+    """Whether `node` has room for more. Mirrors: mm/ksm.c __is_page_sharing_candidate(). Reads: nodes, knobs."""
+    length = s.nodes[node, LEN]
+    return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
+
+
+@kernel
+def tree_erase(s, node):
+    """Takes a plain node or a chain out of its stable tree. Writes: nodes, stable_root, stable_at, stable_hot, stable_chains."""
+    nid = int(s.nodes[node, NID])
+    rb_erase(s.nodes, s.stable_root, nid, node)
+    s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
+    if is_chain(s, node):
+        s.stable_chains[nid] -= 1
+        settle(s, node)
+    elif s.nodes[node, KPFN] == NO_FRAME:
+        s.stable_hot[nid] -= 1
+
+
+@kernel
+def tree_replace(s, old, new):
+    """`new` takes the place of `old` in the tree. Writes: nodes, stable_root, stable_at."""
+    nid = int(s.nodes[old, NID])
+    s.nodes[new, NID] = nid
+    s.nodes[new, WHERE] = IN_TREE
+    rb_replace_node(s.nodes, s.stable_root, nid, old, new)
+    s.stable_at[nid, s.nodes[new, CONTENT]] = new
+
+
+@kernel
+def tree_insert(s, node, nid, parent, side):
+    """Hangs a plain node into the tree of `nid`. Writes: nodes, stable_root, stable_at."""
+    s.nodes[node, NID] = nid
+    s.nodes[node, WHERE] = IN_TREE
+    rb_link_and_insert(s.nodes, s.stable_root, nid, node, parent, side)
+    s.stable_at[nid, s.nodes[node, CONTENT]] = node
+
+
+@kernel
+def add_dup(s, dup, chain):
+    """Mirrors: mm/ksm.c stable_node_chain_add_dup(). Writes: nodes, counters, stable_hot."""
+    push_dup(s, chain, dup)
+    s.nodes[dup, WHERE] = IN_CHAIN
+    s.nodes[dup, CHAIN] = chain
+    s.nodes[dup, NID] = s.nodes[chain, NID]
+    s.counters[Counter.STABLE_NODE_DUPS] += 1
+    unsettle(s, chain)
+
+
+@kernel
+def stable_node_dup_del(s, node):
+    """Takes a dup out of its chain, or a plain node out of its tree.
+
+    Mirrors: mm/ksm.c stable_node_dup_del()
+    Writes: nodes, counters, stable_*.
+    """
+    if s.nodes[node, WHERE] == IN_CHAIN:
+        chain = int(s.nodes[node, CHAIN])
+        unlink_dup(s, chain, node)
+        s.counters[Counter.STABLE_NODE_DUPS] -= 1
+        if s.nodes[node, KPFN] == NO_FRAME:
+            s.nodes[chain, STALE_DUPS] -= 1
+        unsettle(s, chain)
+    else:
+        tree_erase(s, node)
+
+
+@kernel
+def alloc_stable_node_chain(s, dup):
+    """A chain in the place of the plain node `dup`, which becomes its first dup.
+
+    Mirrors: mm/ksm.c alloc_stable_node_chain()
+    Writes: nodes, node_prune_time, counters, stable_*. Returns: the chain.
+    """
+    chain = alloc_stable_node(s, int(s.nodes[dup, CONTENT]), NO_FRAME, 0)
+    s.nodes[chain, LEN] = STABLE_NODE_CHAIN
+    s.node_prune_time[chain] = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
+    s.counters[Counter.STABLE_NODE_CHAINS] += 1
+    tree_replace(s, dup, chain)
+    nid = s.nodes[chain, NID]
+    s.stable_chains[nid] += 1
+    s.stable_hot[nid] += 1  # unsettled
+    add_dup(s, dup, chain)
+    return chain
+
+
+@kernel
+def collapse_chain(s, chain, dup):
+    """The only dup left takes the place of its chain. Mirrors: mm/ksm.c stable_node_dup(), `found && nr == 1`."""
+    nid = s.nodes[chain, NID]
+    s.counters[Counter.STABLE_NODE_CHAINS] -= 1
+    s.counters[Counter.STABLE_NODE_DUPS] -= 1
+    s.stable_chains[nid] -= 1
+    settle(s, chain)
+    tree_replace(s, chain, dup)
+    free_stable_node(s, chain)
+
+
+@kernel
+def free_stable_node_chain(s, chain):
+    """Drops a chain without dups. Mirrors: mm/ksm.c free_stable_node_chain()."""
+    tree_erase(s, chain)
+    s.counters[Counter.STABLE_NODE_CHAINS] -= 1
+    free_stable_node(s, chain)
+
+
+@kernel
+def remove_node_from_stable_tree(s, node):
+    """Frees `node`; its rmap_items forget it, the counters fall.
+
+    Mirrors: mm/ksm.c remove_node_from_stable_tree()
+    Writes: nodes, members, items, mms, counters, stable_*.
+    """
+    member = int(s.nodes[node, FIRST])
+    while member != NIL:
+        after = int(s.members[member, MEMBER_NEXT])
+        page = int(s.members[member, MEMBER_PAGE])
+        if after != NIL:
+            s.counters[Counter.PAGES_SHARING] -= 1
+        else:
+            s.counters[Counter.PAGES_SHARED] -= 1
+        s.mms[mm_of(s, page), MERGING] -= 1
+        s.item_flags[page] = int(s.item_flags[page]) & ~STABLE
+        drop_member(s, member)
+        member = after
+    if s.nodes[node, WHERE] == IN_MIGRATE:
+        unlink_migrate(s, node)
+    else:
+        stable_node_dup_del(s, node)
+    free_stable_node(s, node)
+
+
+@kernel
+def ksm_get_folio(s, node):
+    """The frame of `node`; a stale node is removed on the spot, and NO_FRAME returned. Mirrors: mm/ksm.c ksm_get_folio()."""
+    frame = int(s.nodes[node, KPFN])
+    if frame == NO_FRAME:
+        remove_node_from_stable_tree(s, node)
+    return frame
+
+
+@kernel
+def stable_tree_append(s, page, node):
+    """The rmap_item of `page` joins `node`. Mirrors: mm/ksm.c stable_tree_append(). Writes: members, nodes, items, mms, counters."""
+    if s.nodes[node, FIRST] != NIL:
+        s.counters[Counter.PAGES_SHARING] += 1
+    else:
+        s.counters[Counter.PAGES_SHARED] += 1
+    s.nodes[node, LEN] += 1
+    s.item_head[page] = add_member(s, node, page)
+    s.item_flags[page] |= STABLE
+    s.mms[mm_of(s, page), MERGING] += 1
+    s.counters[Counter.PAGES_MERGED] += 1
+    length_changed(s, node)
+
+
+@kernel
+def leave_stable_node(s, page, node):
+    """The rmap_item of `page` leaves `node`, which lives. Mirrors: mm/ksm.c remove_rmap_item_from_tree()."""
+    drop_member(s, int(s.item_head[page]))
+    s.item_flags[page] = int(s.item_flags[page]) & ~STABLE
+    s.nodes[node, LEN] -= 1
+    if s.nodes[node, FIRST] != NIL:
+        s.counters[Counter.PAGES_SHARING] -= 1
+    else:
+        s.counters[Counter.PAGES_SHARED] -= 1
+    s.mms[mm_of(s, page), MERGING] -= 1
+    length_changed(s, node)
+
+
+@kernel
+def jiffies_of(milliseconds):
+    """Mirrors: msecs_to_jiffies(), which rounds up."""
+    return (milliseconds * 1_000_000 + NS_PER_JIFFY - 1) // NS_PER_JIFFY
+
+
+@kernel
+def may_prune(s, chain, prune):
+    """Whether a walk that may prune does prune `chain` now, as the delay allows; if so, the delay starts anew.
+
+    Mirrors: mm/ksm.c stable_node_dup(), the test with time_before()
+    Reads: knobs, counters. Writes: node_prune_time.
+    """
+    if not prune:
+        return False
+    now = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
+    if now < s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]):
+        return False
+    s.node_prune_time[chain] = now
+    return True
+
+
+@kernel
+def find_dup(s, chain, prune):
+    """The dup of `chain` to use; stale ones met on the way are removed.
+
+    Mirrors: mm/ksm.c stable_node_dup(), its loop; 6.1 takes no dup but one with room
+    Writes: as ksm_get_folio(). Returns: the dup or NIL; how many were looked at; the first with room or NIL.
+    """
+    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    found = NIL
+    found_length = 0
+    n_seen = 0
+    first_with_room = NIL
+    dup = int(s.nodes[chain, FIRST])
+    while dup != NIL:
+        after = int(s.nodes[dup, NEXT])
+        if ksm_get_folio(s, dup) == NO_FRAME:
+            dup = after
+            continue
+        n_seen += 1
+        room = is_page_sharing_candidate(s, dup, 0)
+        length = int(s.nodes[dup, LEN])
+        if room and first_with_room == NIL:
+            first_with_room = dup
+        if found == NIL:
+            better = room or not old
+        else:
+            better = room and (not is_page_sharing_candidate(s, found, 0) or length > found_length)
+        if better:
+            found = dup
+            found_length = length
+            if not prune and room:
+                break
+        dup = after
+    return found, n_seen, first_with_room
+
+
+@kernel
+def stable_node_chain(s, node, prune):
+    """Looks at `node` as a walk does that passes it: a plain node, or a chain of which a dup is chosen.
+
+    Mirrors: mm/ksm.c __stable_node_chain(), stable_node_dup()
+    Writes: nodes, items, counters, stable_*.
+    Returns: the frame to compare with (NO_FRAME: the node was stale and is gone); the dup to merge with or NIL; the node that
+    stands in the tree now.
+    """
+    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    if not is_chain(s, node):
+        frame = ksm_get_folio(s, node)
+        if frame == NO_FRAME or (old and not is_page_sharing_candidate(s, node, 0)):
+            return frame, NIL, node
+        return frame, node, node
+    prunes = may_prune(s, node, prune)
+    n_stale = int(s.nodes[node, STALE_DUPS])
+    found, n_seen, first_with_room = find_dup(s, node, prunes)
+    first = int(s.nodes[node, FIRST])
+    if first == NIL:
+        free_stable_node_chain(s, node)
+        return NO_FRAME, NIL, node
+    if found == NIL:
+        return int(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
+    frame = int(s.nodes[found, KPFN])
+    if s.nodes[first, NEXT] == NIL and (prunes or not old):
+        collapse_chain(s, node, found)
+        return frame, found, found
+    moves = first != found and is_page_sharing_candidate(s, found, 1)
+    if moves:
+        unlink_dup(s, node, found)
+        push_dup(s, node, found)
+    if not s.nodes[node, SETTLED] and not moves and n_stale == s.nodes[node, STALE_DUPS]:
+        timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
+        # a walk that inserts would take, and move to the front, the first with room
+        other_moves = first_with_room != first and first_with_room != NIL and is_page_sharing_candidate(s, first_with_room, 1)
+        if timed or (prunes and not other_moves):
+            settle(s, node)
+    return frame, found, node
+
+
+@kernel
+def is_observable(s, nid):
+    """Whether a walk through the stable tree of `nid` may change what it passes. Reads: stable_*, knobs, counters."""
+    if s.stable_hot[nid] != 0 or s.knobs[Knob.FORCE_EXACT]:
+        return True
+    delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
+    # with a delay, passing a chain that is due starts its delay anew
+    return s.stable_chains[nid] != 0 and delay > 0 and s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= jiffies_of(delay)
+
+
+@kernel
+def stable_walk(s, nid, content, prune):
+    """Looks for `content` in the tree of `nid`.
+
+    Mirrors: the descent in mm/ksm.c stable_tree_search(), stable_tree_insert()
+    Returns: frame found or NO_FRAME; its dup or NIL; its node; and where a new node would hang (parent, side), if none was found.
+    """
+    if not is_observable(s, nid):
+        node = int(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
+        if node == NIL:
+            return NO_FRAME, NIL, NIL
+        return stable_node_chain(s, node, prune)
+    s.scan[Scan.EXACT] = 1
+    key = int(s.rank[content])
+    current = int(s.stable_root[nid])
+    while current != NIL:
+        frame, dup, node = stable_node_chain(s, current, prune)
+        if frame == NO_FRAME:
+            current = int(s.stable_root[nid])  # the tree was changed: again from the root
+            continue
+        other = int(s.nodes[node, RANK])
+        if key == other:
+            return frame, dup, node
+        current = int(s.nodes[node, LEFT if key < other else RIGHT])
+    return NO_FRAME, NIL, NIL
+
+
+@kernel
+def unsettle_all_chains(s):
+    """The rule by which chains are pruned changed. Writes: nodes, stable_hot."""
+    for node in range(1, s.scan[Scan.NEXT_NODE]):
+        if s.nodes[node, WHERE] == IN_TREE and is_chain(s, node):
+            unsettle(s, node)
+
+
+@kernel
+def find_place(s, nid, content):
+    """Where a node of `content`, which the tree of `nid` lacks, would hang. Reads: nodes, rank. Returns: parent, side."""
+    key = int(s.rank[content])
+    parent = NIL
+    side = 0
+    current = int(s.stable_root[nid])
+    while current != NIL:
+        parent = current
+        side = -1 if key < s.nodes[current, RANK] else 1
+        current = int(s.nodes[current, LEFT if side < 0 else RIGHT])
+    return parent, side
+
+
+@kernel
+def room_for(s, node, frame):
+    """`frame`, if its node has room, as stable_tree_search() returns the page itself; else NO_FRAME."""
+    return frame if is_page_sharing_candidate(s, node, 0) else NO_FRAME
+
+
+@kernel
+def put_on_migrate_list(s, node):
+    """`node`, which hangs in no tree now, waits until its page is seen. Mirrors: list_add(&stable_node->list, &migrate_nodes)."""
+    s.nodes[node, WHERE] = IN_MIGRATE
+    push_migrate(s, node)
+
+
+@kernel
+def replace_moved_dup(s, dup, node, page_node, frame, nid):
+    """`dup`, found in the tree of `nid`, moved to another node: the node of the page looked up takes its place, if it has one.
+
+    Mirrors: mm/ksm.c stable_tree_search(), label `replace`
+    Returns: the page's own frame if its node has room, else NO_FRAME.
+    """
+    result = NO_FRAME
+    in_chain = dup != node
+    if page_node != NIL:
+        unlink_migrate(s, page_node)
+    if in_chain:
+        stable_node_dup_del(s, dup)
+        if page_node != NIL:
+            add_dup(s, page_node, node)
+    elif page_node != NIL:
+        tree_replace(s, dup, page_node)
+    else:
+        tree_erase(s, dup)
+    if page_node != NIL:
+        s.nodes[page_node, NID] = nid
+        result = room_for(s, page_node, frame)
+    put_on_migrate_list(s, dup)
+    return result
+
+
+@kernel
+def stable_tree_search(s, frame):
+    """The KSM frame that the page with `frame` should share; `frame` itself if it is that; NO_FRAME if there is none.
+
+    Mirrors: mm/ksm.c stable_tree_search()
+    Writes: nodes, items, counters, stable_*, scan.
+    """
+    page_node = int(s.frame_node[frame]) if s.frame_flags[frame] & KSM else NIL
+    if page_node != NIL and s.nodes[page_node, WHERE] != IN_MIGRATE:
+        return frame
+    nid = get_kpfn_nid(s, frame)
+    content = int(s.frame_content[frame])
+    found, dup, node = stable_walk(s, nid, content, True)
+    if found == NO_FRAME:
+        if page_node == NIL:
+            return NO_FRAME
+        unlink_migrate(s, page_node)
+        parent, side = find_place(s, nid, content)
+        tree_insert(s, page_node, nid, parent, side)
+        return room_for(s, page_node, frame)
+    if page_node != NIL and s.frame_mapcount[frame] > 1:
+        if not is_chain(s, node):
+            node = alloc_stable_node_chain(s, node)
+        unlink_migrate(s, page_node)
+        add_dup(s, page_node, node)
+        return room_for(s, page_node, frame)
+    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    if dup == NIL or (not old and not is_page_sharing_candidate(s, dup, 0)):
+        return NO_FRAME
+    other = int(s.nodes[dup, KPFN])
+    if get_kpfn_nid(s, other) != s.nodes[dup, NID]:
+        return replace_moved_dup(s, dup, node, page_node, frame, nid)
+    return other
+
+
+@kernel
+def stable_tree_insert(s, frame):
+    """Makes a stable node for `frame`, which has just become a KSM page.
+
+    Mirrors: mm/ksm.c stable_tree_insert()
+    Writes: nodes, frames, counters, stable_*, scan. Returns: the node.
+    """
+    nid = get_kpfn_nid(s, frame)
+    content = int(s.frame_content[frame])
+    found, _, node = stable_walk(s, nid, content, False)
+    new = alloc_stable_node(s, content, frame, nid)
+    if found == NO_FRAME:
+        parent, side = find_place(s, nid, content)
+        tree_insert(s, new, nid, parent, side)
+    else:
+        if not is_chain(s, node):
+            node = alloc_stable_node_chain(s, node)
+        add_dup(s, new, node)
+    s.frame_node[frame] = new
+    s.frame_flags[frame] |= KSM
+    return new
+
+
+@kernel
+def mark_ksm(s, frame):
+    """`frame` becomes a KSM page without a stable node yet. Mirrors: set_page_stable_node(page, NULL). Writes: frames, node_counters."""
+    if not s.frame_flags[frame] & KSM:
+        s.frame_flags[frame] |= KSM
+        s.node_counters[s.frame_nid[frame], NodeCounter.KSM_FRAMES] += 1
+    s.frame_node[frame] = NIL
+
+
+@kernel
+def remove_stable_node(s, node):
+    """Drops `node` unless its frame is still mapped. Mirrors: mm/ksm.c remove_stable_node(). Returns: whether it is gone."""
+    if ksm_get_folio(s, node) != NO_FRAME:
+        return False  # a KSM frame without mappings is freed at once, so a live one is mapped
+    return True
+
+
+@kernel
+def remove_stable_node_chain(s, node):
+    """As remove_stable_node(), for a plain node or a whole chain. Mirrors: mm/ksm.c remove_stable_node_chain()."""
+    if not is_chain(s, node):
+        return remove_stable_node(s, node)
+    dup = int(s.nodes[node, FIRST])
+    while dup != NIL:
+        after = int(s.nodes[dup, NEXT])
+        if not remove_stable_node(s, dup):
+            return False
+        dup = after
+    free_stable_node_chain(s, node)
+    return True
+
+
+@kernel
+def remove_all_stable_nodes(s):
+    """Drops all stable nodes whose frames are not mapped.
+
+    Mirrors: mm/ksm.c remove_all_stable_nodes()
+    Writes: nodes, items, mms, counters, stable_*. Returns: whether any is left (EBUSY).
+    """
+    n_nids = 1 if s.knobs[Knob.MERGE_ACROSS_NODES] else len(s.stable_root)
+    busy = False
+    for nid in range(n_nids):
+        while s.stable_root[nid] != NIL:
+            if not remove_stable_node_chain(s, int(s.stable_root[nid])):
+                busy = True
+                break
+    node = int(s.scan[Scan.MIGRATE_FIRST])
+    while node != NIL:
+        after = int(s.nodes[node, NEXT])
+        if not remove_stable_node(s, node):
+            busy = True
+        node = after
+    return busy

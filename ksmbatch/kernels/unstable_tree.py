@@ -1,0 +1,261 @@
+"""The unstable trees: found by content while nothing in them changed, walked from the root as soon as something did.
+
+While no page in a tree has changed since it was put there, all its keys differ, so that a walk finds what `unstable_at` says; the
+insertions and erasures are only written down. Before the first change (`note_unstable_change`) the tree is built from that log in
+Linux's shape, and followed from then on until the next scan forgets it. See docs/adr/0002.
+"""
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
+from ksmbatch.metrics import Counter
+from ksmbatch.state import (
+    ANON,
+    FREED,
+    KSM,
+    LEFT,
+    LINKED,
+    MERGEABLE,
+    NIL,
+    NO_FRAME,
+    NO_MM,
+    PARITY,
+    PROT_NONE,
+    RIGHT,
+    UNSTABLE,
+    Knob,
+    Scan,
+)
+
+NO_PAGE = -1  # no partner in the tree
+FAULT = -2  # the walk met a freed rmap_item
+
+
+@inlined
+def in_present_tree(s, page):
+    """Whether the rmap_item of `page` was put into an unstable tree in this scan.
+
+    Mirrors: the age test in mm/ksm.c remove_rmap_item_from_tree()
+    Reads: item_flags, counters.
+    """
+    flags = int(s.item_flags[page])
+    if not flags & UNSTABLE:
+        return False
+    return ((flags & PARITY) != 0) == ((s.counters[Counter.FULL_SCANS] & 1) != 0)
+
+
+@kernel
+def reset_unstable_tree(s, nid):
+    """Forgets the tree of `nid`. Mirrors: root_unstable_tree[nid] = RB_ROOT. Writes: unstable_root, unstable_exact, unstable_leftover."""
+    s.unstable_root[nid] = NIL
+    s.unstable_exact[nid] = 0
+    s.unstable_leftover[nid] = 0
+
+
+@kernel
+def build_unstable_tree(s, nid):
+    """Gives the tree of `nid` its shape, from what this scan did to it so far, and has it walked from now on.
+
+    Every page logged was last looked at in this scan, so item_checksum is the content that it was inserted with.
+    Reads: unstable_log, item_checksum, item_nid, rank. Writes: unstable_links, unstable_root, unstable_exact.
+    """
+    if s.unstable_exact[nid]:
+        return
+    s.unstable_exact[nid] = 1
+    s.unstable_root[nid] = NIL
+    for entry in range(s.scan[Scan.LOG_END]):
+        logged = int(s.unstable_log[entry])
+        slot = logged if logged > 0 else -logged
+        if s.item_nid[slot - 1] != nid:
+            continue
+        if logged < 0:
+            rb_erase(s.unstable_links, s.unstable_root, nid, slot)
+            continue
+        key = s.rank[s.item_checksum[slot - 1]]
+        parent = NIL
+        side = 0
+        current = int(s.unstable_root[nid])
+        while current != NIL:
+            parent = current
+            if key < s.rank[s.item_checksum[current - 1]]:
+                side = -1
+                current = int(s.unstable_links[current, LEFT])
+            else:
+                side = 1
+                current = int(s.unstable_links[current, RIGHT])
+        rb_link_and_insert(s.unstable_links, s.unstable_root, nid, slot, parent, side)
+
+
+@kernel
+def note_unstable_change(s, page):
+    """To be called before `page` changes its content, goes, or stops being mergeable, by other hands than ksmd's.
+
+    Reads: item_flags, item_nid. Writes: as build_unstable_tree().
+    """
+    if in_present_tree(s, page):
+        build_unstable_tree(s, int(s.item_nid[page]))
+
+
+@kernel
+def erase_unstable(s, page):
+    """Takes the rmap_item of `page` out of the present tree.
+
+    Mirrors: rb_erase() in mm/ksm.c remove_rmap_item_from_tree()
+    Reads: item_nid. Writes: unstable_links, unstable_root, unstable_log, scan.
+    """
+    nid = int(s.item_nid[page])
+    if s.unstable_exact[nid]:
+        rb_erase(s.unstable_links, s.unstable_root, nid, page + 1)
+    else:
+        s.unstable_log[s.scan[Scan.LOG_END]] = -page - 1
+        s.scan[Scan.LOG_END] += 1
+
+
+@inlined
+def mergeable_frame(s, page):
+    """The frame of `page` if ksmd may use it, else NO_FRAME; its mm lives as long as anything of it is mapped.
+
+    Mirrors: mm/ksm.c get_mergeable_page(); 6.1 does so with follow_page(), which does not see into PROT_NONE areas
+    Reads: page_flags, page_frame.
+    """
+    flags = int(s.page_flags[page])
+    if flags & (MERGEABLE | ANON) != MERGEABLE | ANON:
+        return NO_FRAME
+    if flags & PROT_NONE and s.knobs[Knob.KERNEL] < Kernel.V6_12:
+        return NO_FRAME
+    return int(s.page_frame[page])
+
+
+@kernel
+def mark_inserted(s, page, nid):
+    """The rmap_item of `page` is in the tree of `nid` now. Reads: counters. Writes: item_flags, item_nid, counters."""
+    flags = int(s.item_flags[page]) | UNSTABLE
+    if s.counters[Counter.FULL_SCANS] & 1:
+        flags |= PARITY
+    else:
+        flags &= ~PARITY
+    s.item_flags[page] = flags
+    s.item_nid[page] = nid
+    s.counters[Counter.PAGES_UNSHARED] += 1
+
+
+@kernel
+def unstable_look_up(s, page, frame, nid, content):
+    """As unstable_walk(), for a tree of which nothing changed."""
+    has_twins = content < s.unstable_at.shape[1]  # a content that only one page ever holds is never looked for
+    if has_twins:
+        other = int(s.unstable_at[nid, content]) - 1
+        if (
+            other >= 0
+            and in_present_tree(s, other)
+            and s.item_nid[other] == nid
+            and s.item_checksum[other] == content
+        ):
+            other_frame = int(s.page_frame[other])
+            if other_frame == frame:
+                return NO_PAGE
+            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_nid[other_frame] != nid:
+                return NO_PAGE
+            return other
+        s.unstable_at[nid, content] = page + 1
+    s.unstable_log[s.scan[Scan.LOG_END]] = page + 1
+    s.scan[Scan.LOG_END] += 1
+    mark_inserted(s, page, nid)
+    return NO_PAGE
+
+
+@kernel
+def unstable_walk(s, page, frame, nid, content):
+    """Looks for a partner of `page` in the tree of `nid`, from the root, and inserts it if there is none.
+
+    Mirrors: mm/ksm.c unstable_tree_search_insert()
+    Reads: pages, frames, items. Writes: unstable_links, unstable_root, items, counters, scan.
+    Returns: the partner; NO_PAGE; FAULT if the walk met a freed rmap_item.
+    """
+    s.scan[Scan.EXACT] = 1
+    key = s.rank[content]
+    parent = NIL
+    side = 0
+    current = int(s.unstable_root[nid])
+    leftover = s.unstable_leftover[nid]
+    steps = 0
+    while current != NIL:
+        other = current - 1
+        if leftover:
+            steps += 1
+            if leftover == 2 or s.item_flags[other] & FREED or steps > len(s.page_frame):
+                s.scan[Scan.FAULT_PAGE] = other
+                return FAULT
+        other_frame = mergeable_frame(s, other)
+        if other_frame == NO_FRAME or other_frame == frame:
+            return NO_PAGE
+        other_content = int(s.frame_content[other_frame])
+        parent = current
+        if content == other_content:
+            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_nid[other_frame] != nid:
+                return NO_PAGE
+            return other
+        if key < s.rank[other_content]:
+            side = -1
+            current = int(s.unstable_links[current, LEFT])
+        else:
+            side = 1
+            current = int(s.unstable_links[current, RIGHT])
+    rb_link_and_insert(s.unstable_links, s.unstable_root, nid, page + 1, parent, side)
+    mark_inserted(s, page, nid)
+    return NO_PAGE
+
+
+@kernel
+def unstable_tree_search_insert(s, page, frame, nid):
+    """Partner of `page` in the unstable tree of `nid`; without one the page is put there itself, unless the walk broke off.
+
+    Mirrors: mm/ksm.c unstable_tree_search_insert()
+    Returns: the partner; NO_PAGE; FAULT.
+    """
+    content = int(s.frame_content[frame])
+    if s.frame_flags[frame] & KSM or s.page_flags[page] & PROT_NONE or s.knobs[Knob.FORCE_EXACT]:
+        # a KSM page passes no checksum gate, so the log could not tell its key; 6.1 cannot see a PROT_NONE page again
+        build_unstable_tree(s, nid)
+    if s.unstable_exact[nid]:
+        return unstable_walk(s, page, frame, nid, content)
+    return unstable_look_up(s, page, frame, nid, content)
+
+
+@kernel
+def keep_leftover_trees(s):
+    """merge_across_nodes becomes 1: from now on the kernel resets the tree of node 0 only, and forgets the others.
+
+    Mirrors: scan_get_next_rmap_item(), `for (nid = 0; nid < ksm_nr_node_ids; nid++)` with ksm_nr_node_ids 1
+    Reads: unstable_log, scan. Writes: unstable_*, item_flags.
+    """
+    for nid in range(1, len(s.unstable_root)):
+        if s.unstable_leftover[nid] == 0:
+            build_unstable_tree(s, nid)
+            if s.unstable_root[nid] != NIL:
+                s.unstable_leftover[nid] = 1
+    between_scans = s.scan[Scan.CUR_MM] == NO_MM
+    for page in range(len(s.item_flags)):
+        hangs = s.item_flags[page] & UNSTABLE and (between_scans or in_present_tree(s, page))
+        if hangs and s.unstable_leftover[s.item_nid[page]] == 1:
+            s.item_flags[page] |= LINKED
+
+
+@kernel
+def free_all_trees(s):
+    """All rmap_items are freed, but the roots of the trees stay as they are until a scan resets them.
+
+    Mirrors: mm/ksm.c unmerge_and_remove_all_rmap_items()
+    Reads: unstable_log, item_nid. Writes: unstable_*, item_flags, scan.
+    """
+    for nid in range(len(s.unstable_root)):
+        build_unstable_tree(s, nid)
+        if s.unstable_root[nid] != NIL:
+            s.unstable_leftover[nid] = 2
+    s.scan[Scan.LOG_END] = 0
+
+
+@kernel
+def forget_item(s, page):
+    """The rmap_item of `page` is freed; remembers so if it still hangs in a forgotten tree. Writes: item_flags."""
+    s.item_flags[page] = FREED if s.item_flags[page] & (LINKED | FREED) else 0

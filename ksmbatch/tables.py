@@ -1,0 +1,199 @@
+"""The terminal's answer to a sweep or a run: tables that fit 80 columns and say what to choose and what it costs.
+
+It lays out what analysis.py computes; it computes nothing of its own, and prints nothing but to the console it is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ksmbatch.results import short, show
+from ksmbatch.units import pages_to_mib
+
+if TYPE_CHECKING:  # pandas is slow to import and `ksmbatch run` needs none of it
+    import pandas as pd
+
+    from ksmbatch.analysis import Sweep
+
+# The scan-rate study's moments: amid and at the end of the first scan of the shipped trace with the kernel's defaults, and
+# the end of the trace. Times past a run's end are left out.
+MOMENTS_S: Final = (30.0, 60.0, 96.0)
+
+
+def print_sweep(sweep: "Sweep", console: Console) -> None:
+    """The settings' table, by full scans or by time as the runs went, and the price of merge_across_nodes = 0."""
+    from ksmbatch import analysis
+
+    console.print(times_table(sweep) if analysis.by_time(sweep) else settings_table(sweep))
+    worth = analysis.price(sweep)
+    if len(worth):
+        console.print(price_table(sweep, worth))
+        console.print(price_sentence(worth), highlight=False)
+
+
+def settings_table(sweep: "Sweep") -> Table:
+    """One row per setting: saving, per node, full scans until 95 % of it, ksmd's CPU time, remote mappings, speed."""
+    from ksmbatch import analysis
+
+    frame = analysis.settings(sweep)
+    nodes = [column for column in frame.columns if column.startswith("node")]
+    memory = analysis.memory_pages(sweep)
+    table = _table(f"Memory saved by KSM, of {_mib(pages_to_mib(memory.max()))} MiB")
+    for key in sweep.swept:
+        table.add_column(_break(short(key)), justify="right", no_wrap=True)
+    for head in ("saved\nMiB", "saved\n%", *(f"node {column[4:-4]}\nMiB" for column in nodes)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for head in ("scans\nto 95%", "ksmd\nCPU s", "remote\nmappings", "M visits\nper s"):
+        table.add_column(head, justify="right", no_wrap=True)
+    best = frame["saved_mib"].max()
+    for row in frame.to_dict("records"):
+        table.add_row(
+            *(show(row[key]) for key in sweep.swept),
+            _mib(row["saved_mib"]),
+            f"{row['saved_percent']:.1f}",
+            *(_mib(row[column]) for column in nodes),
+            _count(row["full_scans_95"]),
+            f"{row['cpu_s']:.1f}",
+            _count(row["remote_mappings"]),
+            f"{row['visits_per_s'] / 1e6:.1f}",
+            style="bold" if row["saved_mib"] == best else None,
+        )
+    return table
+
+
+def times_table(sweep: "Sweep", times_s: Sequence[float] = MOMENTS_S) -> Table:
+    """One row per setting: saving and ksmd's share of a core at the given times and at the end, and the time of 95 %."""
+    from ksmbatch import analysis
+
+    frame = analysis.at_times(sweep, times_s)
+    until = analysis.until_share(sweep)["time_s"]
+    moments = [moment for name, moment in frame.columns if name == "saved_mib"]
+    heads = ["end" if moment == moments[-1] else f"{moment:g} s" for moment in moments]
+    memory = _mib(pages_to_mib(analysis.memory_pages(sweep).max()))
+    end = f", end = {moments[-1]:g} s" if moments[-1] < float("inf") else ""
+    table = _table(f"Memory saved by KSM, of {memory} MiB, and ksmd's share of a core since the start{end}")
+    for key in sweep.swept:
+        table.add_column(_break(short(key)), justify="right", no_wrap=True)
+    for position, head in enumerate(heads):
+        table.add_column(("saved MiB\n" if position == 0 else "\n") + head, justify="right", no_wrap=True)
+    table.add_column("95% at\ns", justify="right", no_wrap=True)
+    for position, head in enumerate(heads):
+        table.add_column(("ksmd CPU %\n" if position == 0 else "\n") + head, justify="right", no_wrap=True)
+    for run_id, row in frame.iterrows():
+        table.add_row(
+            *(show(sweep.runs.loc[run_id, key]) for key in sweep.swept),
+            *(_mib(row["saved_mib", moment]) for moment in moments),
+            _count(until[run_id]),
+            *(_share(row["cpu_percent", moment]) for moment in moments),
+        )
+    return table
+
+
+def price_table(sweep: "Sweep", worth: "pd.DataFrame") -> Table:
+    """`analysis.price`, for people."""
+    others = [key for key in sweep.swept if key in worth.columns]
+    table = _table("The price of merge_across_nodes = 0")
+    for key in others:
+        table.add_column(_break(short(key)), justify="right", no_wrap=True)
+    for head in ("saved with 1\nMiB", "given up with 0\nMiB", "\n% of it", "remote mappings\nwith 1", "\navoided by 0"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in worth.to_dict("records"):
+        table.add_row(
+            *(show(row[key]) for key in others),
+            _mib(row["saved_mib"]),
+            _mib(row["lost_mib"]),
+            f"{row['lost_percent']:.1f}",
+            _count(row["remote_mappings"]),
+            _count(row["local_again"]),
+        )
+    return table
+
+
+def price_sentence(worth: "pd.DataFrame") -> Text:
+    """The price in a sentence, over all other settings."""
+    lost, share, local = (span(worth[column], form) for column, form in _PRICE_FORMS)
+    return Text(f"merge_across_nodes = 0 gives up {lost} MiB ({share} % of the saving) and avoids {local} remote mappings.")
+
+
+_PRICE_FORMS: Final = (("lost_mib", ",.1f"), ("lost_percent", ".1f"), ("local_again", ",.0f"))
+
+
+def print_run(
+    last: Mapping[str, int], nodes: Mapping[str, Sequence[int]], figures: Mapping[str, float], console: Console
+) -> None:
+    """A short summary of one run. `last`: its last counters; `nodes`: node counters by name (all samples); `figures`."""
+    at_end = [row for row, time in enumerate(nodes["time_ms"]) if time == nodes["time_ms"][-1]]
+    mapped = sum(int(nodes["mapped_pages"][row]) for row in at_end)
+    remote = sum(int(nodes["remote_mappings"][row]) for row in at_end)
+    saved = last["saved_pages"]
+    lines = [
+        ("simulated", f"{last['time_ns'] / 1e9:,.1f} s, {last['full_scans']:,} full scans"),
+        ("saved", f"{_mib(pages_to_mib(saved))} of {_mib(pages_to_mib(mapped))} MiB ({_percent(saved, mapped)} %)"),
+    ]
+    for row in at_end:
+        of_node = int(nodes["mapped_pages"][row]) - int(nodes["frames"][row])
+        lines.append((f"  on node {nodes['nid'][row]}", f"{_mib(pages_to_mib(of_node))} MiB"))
+    lines += [
+        ("pages", " ".join(f"{last['pages_' + name]:,} {name}" for name in ("shared", "sharing", "unshared", "volatile"))),
+        ("remote mappings", f"{remote:,}"),
+        (
+            "ksmd",
+            f"{last['ksmd_cpu_ns'] / 1e9:,.2f} s of CPU time, {_percent(last['ksmd_cpu_ns'], last['time_ns'])} % of a core",
+        ),
+        ("speed", speed(last["page_visits"], figures["wall_s"])),
+    ]
+    for name in ("corruptions", "dangling_pages", "unreachable_mappings"):
+        if last[name]:
+            lines.append((name, f"{last[name]:,}"))
+    width = max(len(head) for head, _ in lines)
+    for head, text in lines:
+        console.print(f"{head:<{width}}  {text}", highlight=False, soft_wrap=True)
+
+
+def speed(page_visits: int, wall_s: float) -> str:
+    """How fast it was: page visits, seconds, visits per second."""
+    rate = f": {page_visits / wall_s / 1e6:,.1f} M visits/s" if wall_s > 0 else ""
+    return f"{page_visits:,} page visits in {wall_s:.2f} s{rate}"
+
+
+def span(values: "pd.Series", form: str) -> str:
+    """The values' range in `form`, as one number if it shows as one."""
+    low, high = f"{values.min():{form}}", f"{values.max():{form}}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+
+
+def _break(name: str) -> str:
+    """A knob's name over lines of about 8 characters, so that a column is no wider than its values need."""
+    lines = [""]
+    for word in name.split("_"):
+        joined = f"{lines[-1]}_{word}" if lines[-1] else word
+        if lines[-1] and len(joined) > 9:
+            lines[-1] += "_"
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)
+
+
+def _mib(mib: float) -> str:
+    return "" if mib != mib else f"{mib:,.1f}"
+
+
+def _count(number: float) -> str:
+    return "-" if number != number else f"{number:,.0f}"
+
+
+def _share(percent: float) -> str:
+    return "" if percent != percent else f"{percent:.1f}"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole if whole else 0:.1f}"
