@@ -3,81 +3,112 @@
 It computes nothing; every import of a part that takes time stands inside the command that needs it.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 
+from ksmbatch import __version__
 from ksmbatch.errors import KsmbatchError
-from ksmbatch.listing import KINDS, Kind
+from ksmbatch.listing import KINDS, entries, show
 
-BAD_INPUT: Final = 2
+_BAD_INPUT: Final = 2
+_BROKEN_PIPE: Final = 141  # as a shell reports SIGPIPE
+_INTERRUPTED: Final = 130  # as a shell reports SIGINT
 
 app = typer.Typer(
-    name="ksmbatch",
     help="Simulate Linux KSM on NUMA hosts: what merging saves and what it costs, for many settings at once.",
-    no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich alone takes half of the time that --help has
+    rich_markup_mode=None,  # importing rich takes longer than all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to simulate.", show_default=False)]
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration; a TOML value or a bare word.")
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to simulate.", show_default=False)]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key: a TOML value, or a bare word.", show_default=False),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")]
-Paths = Annotated[
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")]
+_Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH...", help="Scenarios, lists of scenarios, recordings, or folders of these.", show_default=False),
+    typer.Argument(metavar="PATH...", help="Scenarios, lists of them, recordings, or folders of these.", show_default=False),
 ]
-KernelName = Annotated[str | None, typer.Option(metavar="K", help="Whose ksmd; by default a recording's own, else 6.12.")]
+_Kernel = Annotated[
+    str | None, typer.Option(metavar="K", help="Whose ksmd; else a recording's own, or 6.12.", show_default=False)
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, by default sys.argv's, and exit: 0 done, 1 it ran and the answer is no, 2 bad input."""
+    sys.exit(_status(sys.argv[1:] if arguments is None else arguments))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter("must be a whole number >= 1")
+    return int(text)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ksmbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = [], out: Out = Path("results")) -> int:  # noqa: B006 - typer copies it
+def run(config: _Config, overrides: _Set = None, out: _Out = Path("results")) -> int:
     """Simulate one host; print a summary and write results."""
     from ksmbatch.config import load
     from ksmbatch.sweep import run_single
 
-    return run_single(load(config, overrides), out)
+    return run_single(load(config, overrides or ()), out)
 
 
 @app.command()
 def sweep(
-    config: ConfigFile,
-    overrides: Overrides = [],  # noqa: B006 - typer copies it
-    out: Out = Path("results"),
-    jobs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time; by default one per core.", show_default=False)] = None,
+    config: _Config,
+    overrides: _Set = None,
+    out: _Out = Path("results"),
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_count, help="Runs at a time; else one per core.", show_default=False),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard all earlier results in DIR.")] = False,
 ) -> int:
-    """Simulate every point of the grid in [sweep]; print the tradeoffs. The same command again resumes."""
+    """Simulate every point of the grid in [sweep]; print the tradeoffs. Run again, it resumes."""
     from ksmbatch.config import load
     from ksmbatch.sweep import run_sweep
 
-    return run_sweep(load(config, overrides), out, jobs, fresh)
+    return run_sweep(load(config, overrides or ()), out, jobs, fresh)
 
 
 @app.command()
 def replay(
-    paths: Paths,
+    paths: _Paths,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where recordings go.", show_default=False)],
-    kernel: KernelName = None,
+    kernel: _Kernel = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help="What becomes of KSM pages that move.")] = "mainline",
-    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="Write page tables, or leave them empty.")] = True,
+    no_tables: Annotated[bool, typer.Option("--no-tables", help="Leave page tables empty.")] = False,
 ) -> int:
     """Run scenarios step by step and write recordings of the simulated kernel."""
     from ksmbatch.replay import replay_paths
 
-    return replay_paths(paths, kernel, policy, out, tables)
+    return replay_paths(paths, kernel, policy, out, not no_tables)
 
 
 @app.command()
-def conform(paths: Paths, kernel: KernelName = None) -> int:
-    """Replay recordings and compare every field of every step with them."""
+def conform(paths: _Paths, kernel: _Kernel = None) -> int:
+    """Replay recordings and compare every field of every step."""
     from ksmbatch.replay import conform_paths
 
     return conform_paths(paths, kernel, typer.echo)
@@ -85,11 +116,46 @@ def conform(paths: Paths, kernel: KernelName = None) -> int:
 
 @app.command("list")
 def list_names(
-    kind: Annotated[Kind, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one list of objects.")] = False,
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: a list of objects.")] = False,
 ) -> int:
-    """Print the names of a kind, each with a line of explanation."""
-    from ksmbatch.listing import entries, show
-
+    """Print names, each with a line of explanation."""
     show(entries(kind), as_json, typer.echo)
     return 0
+
+
+def _status(arguments: Sequence[str]) -> int:
+    # not app(): that prints usage errors in several lines, and says nothing on Ctrl-C
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("ksmbatch", list(arguments)) as context:
+            status: int = command.invoke(context)
+        sys.stdout.flush()
+        return status
+    except typer.Exit as done:
+        return done.exit_code
+    except KsmbatchError as error:
+        return _refuse(str(error))
+    except typer.TyperException as error:
+        return _refuse(_usage(error))
+    except BrokenPipeError:
+        # `ksmbatch list knobs | head`: nobody reads on, and Python shall not complain of it when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except OSError as error:
+        return _refuse(f"{error.filename or 'ksmbatch'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        typer.echo("interrupted; a sweep goes on from its finished runs when the same command is run again", err=True)
+        return _INTERRUPTED
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "ksmbatch"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{command}: {message[:1].lower()}{message[1:]} (see {command} --help)"
+
+
+def _refuse(line: str) -> int:
+    typer.echo(line, err=True)
+    return _BAD_INPUT

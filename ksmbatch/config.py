@@ -1,229 +1,28 @@
-"""The configuration of a simulated host and of a sweep over hosts: every key, its range and default, and how keys bind
-each other.
+"""A checked configuration: what it resolves to, the grid of its sweep, and what its keys demand of each other.
 
-It reads no workload (only the digest of its file) and simulates nothing; the text it comes from is `configfile`'s.
+It reads no workload (only the digest of its file) and simulates nothing. The text it comes from is `configfile`'s, the
+ranges of single keys are `sections`'.
 """
 
 import functools
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Self
-
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
+from typing import Any, NamedTuple
 
 from ksmbatch import MODEL_VERSION
-from ksmbatch.codes import Kernel, Policy
+from ksmbatch.codes import Kernel, Run
 from ksmbatch.configfile import Document, read_document, swept
-from ksmbatch.documents import nearest
 from ksmbatch.errors import InputError
-from ksmbatch.faults import breach, validated
-from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, Binding, Matrix, Topology, default_distance, distance_fault
-from ksmbatch.units import parse_ms
+from ksmbatch.faults import Model, refuse_unknown, validated
+from ksmbatch.generators import find_generator, generator_keys
+from ksmbatch.sections import KEYS, SECTIONS, WORDS, Host, Knobs, Migration, Plan, Source, knob_kernels
+from ksmbatch.topology import distance_fault
 
-_UINT_MAX: Final = 2**32 - 1  # mm/ksm.c reads these files with kstrtouint()
-_INT_MAX: Final = 2**31 - 1  # and max_page_sharing with kstrtoint()
-
-
-def _kernel(word: object) -> Kernel:
-    words = [kernel.word for kernel in Kernel]
-    if isinstance(word, float):
-        raise breach("must be a string", f'such as "{Kernel.V6_12.word}", for 6.10 is not 6.1')
-    if not isinstance(word, str) or word not in words:
-        raise breach(f"must be one of {', '.join(words)}")
-    return Kernel.parse(word)
-
-
-def _policy(word: object) -> Policy:
-    words = [policy.name.lower() for policy in Policy]
-    if not isinstance(word, str) or word not in words:
-        raise breach(f"must be one of {', '.join(words)}", "see `ksmbatch list policies`")
-    return Policy[word.upper()]
-
-
-def _only(word: str) -> PlainValidator:
-    def check(value: object) -> str:
-        if value != word:
-            raise breach(f'must be "{word}"', "nothing else exists yet")
-        return word
-
-    return PlainValidator(check)
-
-
-def _file(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str):
-        raise breach("must be the path of a file")
-    folder = Path(info.context["folder"])
-    path = folder / value
-    if not os.path.isfile(path):  # not Path.is_file(), which raises for a name that is too long
-        raise breach("is a folder" if os.path.isdir(path) else "no such file", f"looked for {path}")
-    return path
-
-
-def _binding(value: object) -> Binding:
-    if isinstance(value, dict) and all(type(nid) is int for nid in value.values()):
-        return value
-    if value != ROUND_ROBIN:
-        raise breach(f'must be a node number per mm, or "{ROUND_ROBIN}"', "such as { web = 0, db = 1 }")
-    return ROUND_ROBIN
-
-
-def _scans(value: object) -> int | tuple[int, ...]:
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not numbers or not all(type(number) is int and number >= 1 for number in numbers):
-        raise breach("must be a number of full scans >= 1, or a list of one per snapshot")
-    return value  # type: ignore[return-value]  # int or tuple of int: just looked
-
-
-def _time(value: object) -> str:
-    if not isinstance(value, str):
-        raise breach('must be a time, such as "10min"')
-    try:
-        ms = parse_ms(value)
-    except InputError as error:
-        raise breach(error.rule, error.hint) from None
-    if ms == 0:
-        raise breach("must be longer than 0")
-    return value
-
-
-def _sample(value: object) -> str:
-    return str(value) if value in ("full_scan", "batch") else _time(value)
-
-
-class Section(BaseModel):
-    """A table of the file; the docstrings of fields are what `ksmbatch list` shows."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Host(Section):
-    """[host]: the machine."""
-
-    nodes: int = Field(1, ge=1, le=MAX_NODES)
-    """NUMA nodes"""
-    distance: Matrix = ()
-    """ACPI SLIT; by default 10 to itself and 20 to any other node"""
-    kernel: Annotated[Kernel, PlainValidator(_kernel)] = Kernel.V6_12
-    """whose ksmd is simulated"""
-    node_pages: int = Field(0, ge=0)
-    """frames of a node; 0: as many as needed"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_distance(cls, given: Any) -> Any:
-        nodes = given.get("nodes", 1)
-        if "distance" in given or type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
-            return given
-        return {**given, "distance": default_distance(nodes)}
-
-    @property
-    def topology(self) -> Topology:
-        return Topology(nodes=self.nodes, distance=self.distance, node_pages=self.node_pages)
-
-
-def _knob(default: int, low: int, high: int, unit: str, since: Kernel = Kernel.V6_1, hint: str | None = None) -> Any:
-    extra = {"unit": unit, "since": since, "hint": hint or f"kernel default {default}"}
-    return Field(default, ge=low, le=high, json_schema_extra=extra)
-
-
-class Knobs(Section):
-    """[ksm]: the files of /sys/kernel/mm/ksm, with the kernel's defaults, but run = 1."""
-
-    merge_across_nodes: int = _knob(1, 0, 1, "1")
-    """0: a KSM page is shared within one NUMA node only, each node has trees of its own; 1: across all nodes"""
-    max_page_sharing: int = _knob(256, 2, _INT_MAX, "pages")
-    """mappings of one KSM page, before a duplicate of it is made"""
-    use_zero_pages: int = _knob(0, 0, 1, "1")
-    """1: pages of zeros are mapped to the kernel's zero page, not to a KSM page"""
-    smart_scan: int = _knob(1, 0, 1, "1", since=Kernel.V6_12)
-    """1: a page that found no partner is passed by, for longer every time"""
-    pages_to_scan: int = _knob(100, 1, _UINT_MAX, "pages")
-    """pages that ksmd visits before it sleeps"""
-    sleep_millisecs: int = _knob(20, 0, _UINT_MAX, "ms")
-    """how long ksmd sleeps between two batches"""
-    stable_node_chains_prune_millisecs: int = _knob(2000, 0, _UINT_MAX, "ms")
-    """how long a chain of duplicates is left unpruned"""
-    run: int = _knob(1, 0, 2, "1", hint="default 1, where the kernel has 0")
-    """0: ksmd stands still; 1: it scans; 2: all KSM pages are unmerged"""
-
-
-class Migration(Section):
-    """[migration]: what becomes of KSM pages that move between nodes."""
-
-    policy: Annotated[Policy, PlainValidator(_policy)] = Policy.MAINLINE
-    """what becomes of the stable node of a KSM page that moves"""
-    callers: Annotated[str, _only("mainline")] = "mainline"
-    """who may move KSM pages"""
-    locking: Annotated[str, _only("none")] = "none"
-    """which locks delay a move"""
-
-
-class Source(Section):
-    """[workload]: exactly one of `trace`, `scenario` and `generator`; any other key is a parameter of the generator."""
-
-    trace: Annotated[Path | None, PlainValidator(_file)] = None
-    """a trace of page contents, relative to the configuration's folder"""
-    scenario: Annotated[Path | None, PlainValidator(_file)] = None
-    """a scenario, relative to the configuration's folder"""
-    generator: str | None = None
-    """the name of a generator: `ksmbatch list workloads`"""
-    node: Annotated[Binding, PlainValidator(_binding)] = None
-    """the node of each mm's memory, or "round_robin"; what is left out is on node 0"""
-    parameters: Any = None
-    """the generator's own parameters, a frozen dataclass"""
-
-    @property
-    def file(self) -> Path | None:
-        return self.trace or self.scenario
-
-    @property
-    def label(self) -> str:
-        """What to call the workload in a title."""
-        return self.file.name if self.file else str(self.generator)
-
-
-class Plan(Section):
-    """[run]: how long a run takes and when it is sampled."""
-
-    full_scans: int | None = Field(None, ge=1)
-    """full scans after which a run ends"""
-    duration: Annotated[str | None, PlainValidator(_time)] = None
-    """simulated time after which a run ends"""
-    scans_per_snapshot: Annotated[int | tuple[int, ...] | None, PlainValidator(_scans)] = None
-    """traces: full scans between two snapshots, a number or a list; left out, the trace's own clock drives"""
-    sample: Annotated[str, PlainValidator(_sample)] = "full_scan"
-    """when counters are sampled: at every full scan ("full_scan"), every batch ("batch") or every so often ("1s")"""
-    seed: int = Field(1, ge=0, le=2**63 - 1)
-    """of everything random"""
-
-    @property
-    def duration_ms(self) -> int | None:
-        return None if self.duration is None else parse_ms(self.duration)
-
-    @property
-    def sample_ms(self) -> int | None:
-        """The time between two samples; None where full scans or batches are sampled."""
-        return None if self.sample in ("full_scan", "batch") else parse_ms(self.sample)
-
-
-SECTIONS: Final[Mapping[str, type[Section]]] = {
-    "host": Host,
-    "ksm": Knobs,
-    "migration": Migration,
-    "workload": Source,
-    "run": Plan,
-}
-KEYS: Final = tuple(
-    f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields if name != "parameters"
-)
-_WORDS: Final = frozenset(
-    {"host.kernel", "migration.policy", "workload.trace", "workload.scenario", "workload.generator", "run.duration"}
-)
+__all__ = ["Config", "Host", "Knobs", "Migration", "Plan", "Point", "Source", "expand", "load"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,21 +47,27 @@ class Config:
         give the same tables. A workload's file is named by its contents, so that moving it changes nothing."""
         workload = {name: f"sha256:{_digest(file)}" for name in ("trace", "scenario") if (file := getattr(self.workload, name))}
         if self.workload.generator:
-            workload |= {"generator": self.workload.generator} | _plain(asdict(self.workload.parameters))
-        return {
+            workload |= {"generator": self.workload.generator} | asdict(self.workload.parameters)
+        resolved = {
             "model": MODEL_VERSION,
-            "host": {**self.host.model_dump(mode="json"), "kernel": self.host.kernel.word},
-            "ksm": self.ksm.model_dump(mode="json"),
-            "migration": {**self.migration.model_dump(mode="json"), "policy": self.migration.policy.name.lower()},
+            "host": {**dict(self.host), "kernel": self.host.kernel.word},
+            "ksm": dict(self.ksm),
+            "migration": {**dict(self.migration), "policy": self.migration.policy.name.lower()},
             "workload": {**workload, "node": self.workload.node},
             "run": {
                 "full_scans": self.run.full_scans,
                 "duration_ms": self.run.duration_ms,
-                "scans_per_snapshot": _plain(self.run.scans_per_snapshot),
+                "scans_per_snapshot": self.run.scans_per_snapshot,
                 "sample": self.run.sample_ms or self.run.sample,
                 "seed": self.run.seed,
             },
         }
+        plain: dict[str, Any] = json.loads(json.dumps(resolved))  # lists for tuples
+        return plain
+
+    def blame(self, error: InputError) -> InputError:
+        """`error`, found by someone who knows only its key, named as lying where that key was written."""
+        return error.at(where=self.document.place(error.key or ""))
 
     @property
     def run_id(self) -> str:
@@ -292,7 +97,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Every point of its sweep is checked. Raises InputError.
     """
-    document = read_document(Path(path), overrides, list(SECTIONS), _WORDS)
+    document = read_document(Path(path), overrides, list(SECTIONS), WORDS)
     first = _points(document)[0].config
     return replace(first, sweep=document.sweep, document=document)
 
@@ -319,8 +124,8 @@ def _point(document: Document, values: Mapping[str, Any]) -> Config:
     try:
         here = document.at_point(values)
         config = Config(
-            host=_section(Host, "host", here),
-            ksm=_ksm(here),
+            host=(host := _section(Host, "host", here)),
+            ksm=_ksm(here, host.kernel),
             migration=_section(Migration, "migration", here),
             workload=_workload(here),
             run=_section(Plan, "run", here),
@@ -337,21 +142,15 @@ def _point(document: Document, values: Mapping[str, Any]) -> Config:
 def _placed(error: InputError, document: Document, values: Mapping[str, Any]) -> InputError:
     key = error.key or ""
     full = next((full for full in values if key == full or key.startswith((f"{full}.", f"{full}["))), None)
-    if full is None:
+    if full is None or full in document.overridden:
         return error.at(where=document.place(key))
     return error.at(where=document.place(full), key=swept(full) + key.removeprefix(full))
 
 
 def _section(model: type[Model], name: str, document: Document) -> Model:
     keys = document.sections.get(name, {})
-    _refuse_unknown(name, keys, KEYS)
-    return validated(model, keys, name, {"folder": document.path.parent})
-
-
-def _refuse_unknown(section: str, keys: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name, value in keys.items():
-        if (key := f"{section}.{name}") not in known:
-            raise InputError(key=key, value=value, rule="unknown key", hint=nearest(key, known))
+    refuse_unknown(name, keys, KEYS)
+    return validated(model, keys, name)
 
 
 def _ksm(document: Document, kernel: Kernel) -> Knobs:
@@ -364,19 +163,58 @@ def _ksm(document: Document, kernel: Kernel) -> Knobs:
     return knobs.model_copy(update=dict.fromkeys(absent, 0))  # what a kernel lacks is off
 
 
-def knob_kernels() -> dict[str, Kernel]:
-    """Every knob with the first of our kernels that has it."""
-    extras = {name: field.json_schema_extra for name, field in Knobs.model_fields.items()}
-    return {name: extra["since"] for name, extra in extras.items() if isinstance(extra, dict)}  # type: ignore[misc]
-
-
 def _workload(document: Document) -> Source:
     keys = document.sections.get("workload", {})
-    source = {name: value for name, value in keys.items() if f"workload.{name}" in KEYS}
-    rest = {name: value for name, value in keys.items() if name not in source}
-    if rest and "generator" not in keys:
-        _refuse_unknown("workload", rest, KEYS + generator_keys())
-    given = [name for name in ("trace", "scenario", "generator") if name in keys]
+    own = {name: value for name, value in keys.items() if f"workload.{name}" in KEYS}
+    rest = {name: value for name, value in keys.items() if name not in own}
+    given = [name for name in ("trace", "scenario", "generator") if name in own]
+    refuse_unknown("workload", rest, [*KEYS, *generator_keys()])
     if len(given) != 1:
-        hint = f"it has {' and '.join(given) or 'none'}"
-        raise InputError(key="workload", rule="must have exactly one of trace, scenario, generator", hint=hint)
+        rule = "must have exactly one of trace, scenario and generator"
+        raise InputError(key="workload", rule=rule, hint=f"it has {' and '.join(given) or 'none of them'}")
+    if rest and "generator" not in own:
+        name, value = next(iter(rest.items()))
+        raise InputError(key=f"workload.{name}", value=value, rule="is a parameter of a generator, and there is none")
+    source = validated(Source, own, "workload", {"folder": document.path.parent})
+    if source.generator is None:
+        return source
+    return source.model_copy(update={"parameters": find_generator(source.generator).read(rest)})
+
+
+def _check_together(config: Config) -> None:
+    """What keys demand of each other; raises InputError for the first that is not met."""
+    host, source, plan = config.host, config.workload, config.run
+    if rule := distance_fault(host.distance, host.nodes):
+        raise InputError(key="host.distance", value=host.distance, rule=rule)
+    if isinstance(source.node, dict):
+        for mm, nid in source.node.items():
+            if not 0 <= nid < host.nodes:
+                rule = f"must be 0 to {host.nodes - 1}" if host.nodes > 1 else "must be 0"
+                raise InputError(key=f"workload.node.{mm}", value=nid, rule=rule, hint=f"host.nodes = {host.nodes}")
+    if source.scenario and source.node is not None:
+        raise InputError(key="workload.node", value=source.node, rule="a scenario binds its areas itself", hint="leave it out")
+    if plan.full_scans and plan.duration:
+        raise InputError(key="run.duration", value=plan.duration, rule="must not stand beside run.full_scans")
+    if plan.scans_per_snapshot and not source.trace:
+        rule = "is for traces only: nothing else has snapshots"
+        raise InputError(key="run.scans_per_snapshot", value=plan.scans_per_snapshot, rule=rule)
+    if source.generator and not (plan.full_scans or plan.duration):
+        raise InputError(key="run", rule="must have full_scans or duration", hint=f"{source.generator} goes on for ever")
+    if config.ksm.run != Run.MERGE and (plan.full_scans or plan.scans_per_snapshot):
+        key = "run.full_scans" if plan.full_scans else "run.scans_per_snapshot"
+        rule = f"is never reached with ksm.run = {config.ksm.run}"
+        raise InputError(
+            key=key, value=plan.full_scans or plan.scans_per_snapshot, rule=rule, hint="run.duration ends a run too"
+        )
+
+
+def _digest(file: Path) -> str:
+    status = file.stat()
+    return _digest_of(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(file: Path, n_bytes: int, mtime_ns: int) -> str:
+    # size and time are there for the cache: every point of a sweep asks for the same file
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

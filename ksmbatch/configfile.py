@@ -30,7 +30,9 @@ class Document:
 
     def place(self, key: str) -> str:
         """Where a reader finds `key`: the file, or "--set"."""
-        return SET if any(key == full or key.startswith((f"{full}.", f"{full}[")) for full in self.overridden) else str(self.path)
+        return (
+            SET if any(key == full or key.startswith((f"{full}.", f"{full}[")) for full in self.overridden) else str(self.path)
+        )
 
     def at_point(self, values: Mapping[str, Any]) -> "Document":
         """This document without its sweep, `values` set instead."""

@@ -62,22 +62,26 @@ class Fields:
     where: str
 
     def bad(self, key: str, rule: str, hint: str | None = None) -> InputError:
+        """The error that `key` breaks `rule`, or is missing."""
         if key not in self.obj:
             return InputError(where=self.where, key=key, rule=f"is missing: {rule}", hint=hint)
         return InputError(where=self.where, key=key, value=self.obj[key], rule=rule, hint=hint)
 
     def only(self, known: tuple[str, ...]) -> None:
+        """Refuses keys that are not `known`."""
         for key in self.obj:
             if key not in known:
                 raise self.bad(key, "unknown field", nearest(key, known))
 
     def text(self, key: str, default: str | None = None) -> str:
+        """The string under `key`, or `default` where it is left out."""
         value = self.obj.get(key, default)
         if not isinstance(value, str):
             raise self.bad(key, "must be a string")
         return value
 
     def one_of(self, key: str, words: tuple[str, ...]) -> str:
+        """The string under `key`, which must be one of `words`."""
         value = self.obj.get(key)
         if not isinstance(value, str) or value not in words:
             raise self.bad(key, f"must be one of {', '.join(words)}")

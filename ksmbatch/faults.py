@@ -3,13 +3,14 @@
 It has no rules of its own; they are the types and bounds of the models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError, PydanticUndefined
 
+from ksmbatch.documents import nearest
 from ksmbatch.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -17,7 +18,6 @@ Model = TypeVar("Model", bound=BaseModel)
 _BREACH: Final = "breach"
 _RULES: Final = {
     "missing": "is missing",
-    "extra_forbidden": "unknown key",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
@@ -34,12 +34,19 @@ def breach(rule: str, hint: str | None = None) -> PydanticCustomError:
     return PydanticCustomError(_BREACH, "{rule}", {"rule": rule, "hint": hint})
 
 
-def validated(model: type[Model], keys: Mapping[str, Any], prefix: str, context: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], keys: Mapping[str, Any], prefix: str, context: Mapping[str, Any] | None = None) -> Model:
     """`model` made from `keys`; raises InputError for the first fault, its key beginning with `prefix`."""
     try:
-        return model.model_validate(dict(keys), context=dict(context))
+        return model.model_validate(dict(keys), context=context)
     except ValidationError as error:
         raise _input_error(model, error.errors()[0], prefix) from None
+
+
+def refuse_unknown(section: str, keys: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises InputError for the first of a section's `keys` that is not among the `known` full keys."""
+    for name, value in keys.items():
+        if (key := f"{section}.{name}") not in known:
+            raise InputError(key=key, value=value, rule="unknown key", hint=nearest(key, known))
 
 
 def bounds(field: FieldInfo) -> tuple[int | None, int | None]:

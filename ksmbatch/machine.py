@@ -3,7 +3,7 @@
 It knows neither configurations nor results; `engine` drives it through a whole run, `replay` through a scenario.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ _DONE = Outcome()
 class Machine:
     """A host with `program.n_nids` nodes on which the processes of `program` may live; nothing is started yet.
 
-    `knobs`: sysfs names -> values. `costs`: int64[len(Cost)] nanoseconds of ksmd's CPU time; without it time does not pass.
+    `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of ksmd's CPU time.
     `force_exact`: walk every tree, to hold the look-ups against the walks.
     """
 
@@ -66,7 +66,7 @@ class Machine:
         kernel: Kernel,
         knobs: dict[str, int],
         *,
-        costs: np.ndarray | None = None,
+        costs: Mapping[str, int] | None = None,
         force_exact: bool = False,
     ) -> None:
         self.program = program
@@ -82,15 +82,18 @@ class Machine:
         self.live: dict[str, int] = {}  # process -> mm, in the order of start
         self._numbers = {layout.name: number for number, layout in enumerate(program.mms)}
         self._vmas: dict[int, Vmas] = {}
-        self._clocked = costs is not None
-        if costs is not None:
-            self.state.costs[:] = costs
+        for name, nanoseconds in (costs or {}).items():
+            self.state.knobs[Knob[name]] = nanoseconds
         self.state.knobs[Knob.KERNEL] = kernel
         self.state.knobs[Knob.FORCE_EXACT] = force_exact
         self.state.knobs[Knob.MERGE_ACROSS_NODES] = 1
         self.state.knobs[Knob.MAX_PAGE_SHARING] = 256
         for number, layout in enumerate(program.mms):
-            self.state.mms[number, [state.FIRST_PAGE, state.END_PAGE, state.PARENT_MM]] = layout.first, layout.end, layout.parent
+            self.state.mms[number, [state.FIRST_PAGE, state.END_PAGE, state.PARENT_MM]] = (
+                layout.first,
+                layout.end,
+                layout.parent,
+            )
         self.knob_errno = {name: errno for name, value in knobs.items() if (errno := self._set_knob(name, value))}
 
     # ---- events
@@ -110,8 +113,8 @@ class Machine:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         self._vmas[number].add(first, first + pages, step.mergeable)
-        self.state.page_nid[first : first + pages] = step.node
-        self.state.page_flags[first : first + pages] |= np.uint8(state.MAPPED)
+        self.state.page_bytes[first : first + pages, state.PAGE_NID] = step.node
+        self.state.page_bytes[first : first + pages, state.PAGE_FLAGS] |= np.uint8(state.MAPPED)
         if step.mergeable:
             self._set_mergeable(number, first, first + pages, True)
         return _DONE
@@ -125,7 +128,7 @@ class Machine:
             inside = np.searchsorted(pages, (vma.start - step.first, vma.end - step.first))
             if not vma.anon and inside[0] < inside[1]:
                 vma.anon = True
-                self.state.page_flags[vma.start : vma.end] |= np.uint8(state.ANON)
+                self.state.page_bytes[vma.start : vma.end, state.PAGE_FLAGS] |= np.uint8(state.ANON)
         fault.write_pages(self.state, step.first, pages, step.contents)
         return _DONE
 
@@ -146,7 +149,7 @@ class Machine:
         fault.zap_pages(self.state, first, end)
         for vma in vmas.carve(first, end):
             vmas.remove(vma)
-        self.state.page_flags[first:end] &= np.uint8(state.INHERITED)
+        self.state.page_bytes[first:end, state.PAGE_FLAGS] &= np.uint8(state.INHERITED)
         self._count_vmas(number)
         return _DONE
 
@@ -166,7 +169,7 @@ class Machine:
     def _mprotect(self, step: Mprotect) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
-        flags = self.state.page_flags[first : first + pages]
+        flags = self.state.page_bytes[first : first + pages, state.PAGE_FLAGS]
         if step.prot == "none":
             fault.note_pages_hidden(self.state, first, first + pages)
             flags[flags & state.MAPPED != 0] |= np.uint8(state.PROT_NONE)
@@ -206,7 +209,7 @@ class Machine:
         layout = self.program.mms[number]
         mm_slot.ksm_exit(self.state, number)
         fault.zap_pages(self.state, layout.first, layout.end)
-        self.state.page_flags[layout.first : layout.end] &= np.uint8(state.INHERITED)
+        self.state.page_bytes[layout.first : layout.end, state.PAGE_FLAGS] &= np.uint8(state.INHERITED)
         return _DONE
 
     def _scan(self, step: Scan) -> Outcome:
@@ -281,21 +284,21 @@ class Machine:
         when a frame's number gets a new meaning; int8[pages] node (-1: none); bool[pages] whether PageKsm.
         """
         s = self.state
-        frames = s.page_frame[first : first + pages]
+        frames = s.pages[first : first + pages, state.FRAME]
         present = frames != state.NO_FRAME
         frame = np.where(present, frames, 0)
-        keys = frame.astype(np.int64) << 8 | s.frame_generation[frame]
+        keys = frame.astype(np.int64) << 8 | s.frame_bytes[frame, state.GENERATION]
         keys[~present] = -1
-        keys[s.page_flags[first : first + pages] & state.ZERO != 0] = -2
-        nids = np.where(present, s.frame_nid[frame], -1).astype(np.int8)
-        return keys, nids, present & (s.frame_flags[frame] & state.KSM != 0)
+        keys[s.page_bytes[first : first + pages, state.PAGE_FLAGS] & state.ZERO != 0] = -2
+        nids = np.where(present, s.frame_bytes[frame, state.FRAME_NID], -1).astype(np.int8)
+        return keys, nids, present & (s.frame_bytes[frame, state.FRAME_FLAGS] & state.KSM != 0)
 
     def survey(self) -> dict[str, int]:
         """The metrics of `metrics.SURVEYED`, by a look at all frames."""
         s = self.state
-        frames = np.flatnonzero((s.frame_flags & state.KSM != 0) & (s.frame_mapcount > 0))
-        trees = s.frame_nid[frames].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
-        distinct = np.unique(trees << 32 | s.frame_content[frames]).size
+        frames = np.flatnonzero((s.frame_bytes[:, state.FRAME_FLAGS] & state.KSM != 0) & (s.frames[:, state.MAPCOUNT] > 0))
+        trees = s.frame_bytes[frames, state.FRAME_NID].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
+        distinct = np.unique(trees << 32 | s.frames[frames, state.FRAME_CONTENT]).size
         return {
             "unreachable_mappings": int(mainline.count_unreachable(s)),
             "duplicates_left": int(frames.size - distinct),
@@ -316,7 +319,7 @@ class Machine:
         self.state.mms[number, state.MERGEABLE_VMAS] = self._vmas[number].n_mergeable
 
     def _set_mergeable(self, number: int, first: int, end: int, mergeable: bool) -> None:
-        flags = self.state.page_flags[first:end]
+        flags = self.state.page_bytes[first:end, state.PAGE_FLAGS]
         if mergeable:
             flags |= np.uint8(state.MERGEABLE)
             if not self.state.mms[number, state.REGISTERED]:

@@ -3,6 +3,7 @@
 Each function returns a matplotlib Figure made of what analysis.py computes; none computes results or opens a window.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ksmbatch import analysis
 from ksmbatch.analysis import Sweep
@@ -27,6 +28,9 @@ _COLOURS: Final = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F
 _DASHES: Final[tuple[Any, ...]] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 _GREY: Final = "#555555"
+_PANEL_COLUMNS: Final = 3
+_PANELS: Final = 9  # a third key of more values shares one panel
+_LEGEND: Final = 12
 
 
 def save(sweep: Sweep, out: Path) -> Path:
@@ -65,14 +69,21 @@ def saving_over_time(sweep: Sweep) -> Figure:
 
 def saving_against_remote(sweep: Sweep) -> Figure:
     """Memory saved at the end against mappings that cross nodes, one point per setting."""
-    return _scatter(sweep, "remote_mappings", "mappings whose frame is on another node", "{x:,.0f}")
+    figure, remote = _scatter(sweep, "remote_mappings", "mappings whose frame is on another node", "{x:,.0f}")
+    _title(figure, f"{_range_saved(sweep)} with {span(remote, ',.0f')} mappings across nodes", sweep)
+    return figure
 
 
 def saving_against_cpu(sweep: Sweep) -> Figure:
-    """Memory saved at the end against ksmd's CPU time, one point per setting."""
+    """Memory saved at the end against ksmd's CPU time, or its share of a core where runs go by time; one point per setting."""
     if analysis.by_time(sweep):
-        return _scatter(sweep, "cpu_percent", "ksmd's share of a core since the start, %", "{x:g}")
-    return _scatter(sweep, "cpu_s", "ksmd's CPU time, s", "{x:g}")
+        figure, cpu = _scatter(sweep, "cpu_percent", "ksmd's share of a core since the start, %", "{x:g}")
+        cost = f"{span(cpu, '.1f')} % of a core"
+    else:
+        figure, cpu = _scatter(sweep, "cpu_s", "ksmd's CPU time, s", "{x:g}")
+        cost = f"{span(cpu, '.1f')} s of CPU time"
+    _title(figure, f"{_range_saved(sweep)} for {cost}", sweep)
+    return figure
 
 
 def scan_rate(sweep: Sweep, times_s: Sequence[float] = MOMENTS_S) -> Figure:
@@ -82,51 +93,46 @@ def scan_rate(sweep: Sweep, times_s: Sequence[float] = MOMENTS_S) -> Figure:
     figure = Figure(figsize=(11 if against else 7.5, 6.4), layout="constrained")
     axes = figure.subplots(2, 2 if against else 1, sharex="col", sharey="row", squeeze=False)
     table = analysis.at_times(sweep, times_s)
-    _draw_time(sweep, axes[:, 0], table)
+    moments = [moment for _, moment in table[["saved_mib"]].columns]
+    _draw_time(sweep, axes[:, 0], moments)
     if against:
-        _draw_moments(sweep, keys[0], axes[:, 1], table)
+        _draw_moments(sweep, keys[0], axes[:, 1], table, moments)
     axes[0, 0].set_ylabel("memory saved, MiB")
     axes[1, 0].set_ylabel("ksmd's share of a core\nsince the start, %")
     for ax in axes.flat:
         _dress(ax)
         ax.set_ylim(bottom=0)
+    _legend_below(figure, _handles(_styles(sweep)))
     _title(figure, _rate_finding(sweep), sweep)
     return figure
 
 
-def _draw_time(sweep: Sweep, axes: Sequence[Axes], table: pd.DataFrame) -> None:
+def _draw_time(sweep: Sweep, axes: Sequence[Axes], moments: Sequence[float]) -> None:
     frame = analysis.saving_over_time(sweep)
     styles = _styles(sweep)
     for run_id, part in frame.groupby("run_id", sort=False):
         for ax, column in zip(axes, ("saved_mib", "cpu_percent"), strict=True):
             ax.plot(part["time_s"], part[column], **styles[run_id].line())
-    for _, moment in table[["saved_mib"]].columns[:-1]:
+    for moment in moments[:-1]:
         for ax in axes:
             ax.axvline(moment, color=_GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+        axes[0].annotate(f"{moment:g} s", (moment, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     axes[-1].set_xlabel("simulated time, s")
-    axes[0].legend(handles=_handles(styles), fontsize=8, loc="lower right", ncols=2)
+    axes[-1].set_xlim(left=0)
 
 
-def _draw_moments(sweep: Sweep, key: str, axes: Sequence[Axes], table: pd.DataFrame) -> None:
+def _draw_moments(sweep: Sweep, key: str, axes: Sequence[Axes], table: pd.DataFrame, moments: Sequence[float]) -> None:
     values = sweep.runs[key]
-    moments = [moment for _, moment in table[["saved_mib"]].columns]
-    shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.0, len(moments)))
+    shades = mpl.colormaps["plasma"](np.linspace(0.8, 0.0, len(moments)))
     for moment, shade, marker in zip(moments, shades, _cycle(_MARKERS, len(moments)), strict=True):
-        name = "end" if moment == moments[-1] else f"{moment:g} s"
+        name = "the end" if moment == moments[-1] else f"{moment:g} s"
         for ax, column in zip(axes, ("saved_mib", "cpu_percent"), strict=True):
-            ax.plot(
-                values,
-                table[column, moment],
-                color=shade,
-                marker=marker,
-                markersize=5,
-                label=f"at {name}".replace("at end", "at the end"),
-            )
+            ax.plot(values, table[column, moment], color=shade, marker=marker, markersize=5, label=f"at {name}")
     axes[-1].set_xlabel(short(key))
     if values.min() > 0 and values.max() / values.min() >= 20:
         axes[-1].set_xscale("log")
         axes[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes[0].legend(fontsize=8, loc="lower right")
+    axes[-1].legend(fontsize=8.5, frameon=False, loc="best")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,20 +151,21 @@ class _Style:
 
 
 def _styles(sweep: Sweep) -> dict[str, _Style]:
-    """By run_id. merge_across_nodes, the question of the house, takes the colours where it is swept."""
-    keys = sorted(analysis.varying(sweep), key=lambda key: key != analysis.ACROSS)
-    shown = {key: sweep.runs[key].map(show) for key in keys}
+    """By run_id. A key of many values takes the colours, else merge_across_nodes, the question of the house."""
+    shown = {key: sweep.runs[key].map(show) for key in analysis.varying(sweep)}
     ranks = {key: {value: rank for rank, value in enumerate(dict.fromkeys(column))} for key, column in shown.items()}
+    keys = sorted(ranks, key=lambda key: (len(ranks[key]) <= len(_DASHES), key != analysis.ACROSS))
+    in_panels = [key for key in keys[2:3] if len(ranks[key]) <= _PANELS]
     colours = _colours(len(ranks[keys[0]])) if keys else [_COLOURS[1]]
     styles = {}
     for run_id in sweep.runs.index:
-        rank = [ranks[key][shown[key][run_id]] for key in keys] + [0, 0, 0]
+        rank = [ranks[key][shown[key][run_id]] for key in [*keys[:2], *in_panels]] + [0, 0, 0]
         styles[run_id] = _Style(
             colour=colours[rank[0]],
             dash=_cycle(_DASHES, rank[1] + 1)[-1],
             marker=_cycle(_MARKERS, rank[1] + 1)[-1],
             panel=rank[2],
-            panel_name=label({key: sweep.runs.at[run_id, key] for key in keys[2:3]}),
+            panel_name=label({key: sweep.runs.at[run_id, key] for key in in_panels}),
             name=label({key: sweep.runs.at[run_id, key] for key in keys[:2]}),
         )
     return styles
@@ -176,8 +183,13 @@ def _cycle(items: Sequence[Any], count: int) -> list[Any]:
 
 def _panels(styles: dict[str, _Style]) -> tuple[Figure, list[Axes]]:
     count = 1 + max(style.panel for style in styles.values())
-    figure = Figure(figsize=(max(7.5, 5.2 * count), 4.9), layout="constrained")
-    return figure, list(figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0])
+    columns = min(count, _PANEL_COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(7.5, 5.2 * columns), 1.2 + 3.7 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
 
 
 def _finish_panels(sweep: Sweep, figure: Figure, axes: list[Axes], styles: dict[str, _Style], x_name: str) -> None:
@@ -188,11 +200,10 @@ def _finish_panels(sweep: Sweep, figure: Figure, axes: list[Axes], styles: dict[
         ax.set_xlim(left=0)
         ax.set_xlabel(x_name)
         ax.set_title(names[panel], fontsize=10, color=_GREY)
-    axes[0].set_ylabel("memory saved, MiB")
+    for ax in axes[::_PANEL_COLUMNS]:
+        ax.set_ylabel("memory saved, MiB")
     _add_percent(sweep, axes[-1])
-    handles = _handles(styles)
-    if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=9, frameon=False)
+    _legend_below(figure, _handles(styles))
     _title(figure, _finding(sweep), sweep)
 
 
@@ -207,37 +218,47 @@ def _add_percent(sweep: Sweep, ax: Axes) -> None:
         ax.secondary_yaxis("right", functions=scale).set_ylabel(f"% of {memory_mib:,.0f} MiB")
 
 
+def _legend_below(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend of at most _LEGEND entries, spread over all if there are more: then colours are a scale."""
+    if len(handles) < 2:
+        return
+    entries = [handles[round(at)] for at in np.linspace(0, len(handles) - 1, min(len(handles), _LEGEND))]
+    width = max(len(str(entry.get_label())) for entry in entries)
+    fitting = range(1, 1 + max(1, min(4, int(figure.get_figwidth() * 14 // (width + 8)))))  # some 14 letters to an inch
+    columns = max(count for count in fitting if len(entries) % count == 0)
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
+
+
 def _handles(styles: dict[str, _Style]) -> list[Line2D]:
     unique = {style.name: style for style in styles.values() if style.name}
     return [Line2D([], [], label=name, **style.line()) for name, style in unique.items()]
 
 
-def _scatter(sweep: Sweep, column: str, x_name: str, x_form: str) -> Figure:
+def _scatter(sweep: Sweep, column: str, x_name: str, x_form: str) -> tuple[Figure, pd.Series]:
     frame = analysis.settings(sweep)
     styles = _styles(sweep)
-    figure = Figure(figsize=(8.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
     ax = figure.subplots()
     for run_id, row in frame.iterrows():
         style = styles[run_id]
-        filled = style.colour if style.panel == 0 else "none"
+        # the values of the third key are a dot and rings around it: equal results stay visible
+        look = {"markersize": 7, "markerfacecolor": style.colour} if style.panel == 0 else {"markersize": 8 + 4 * style.panel}
         name = label({key: row[key] for key in analysis.varying(sweep)})
         ax.plot(
             row[column],
             row["saved_mib"],
             style.marker,
-            color=style.colour,
-            markerfacecolor=filled,
-            markersize=9,
-            label=name or None,
+            **{"color": style.colour, "markerfacecolor": "none", "label": name} | look,
         )
     _dress(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(StrMethodFormatter(x_form))
     ax.margins(0.08)
+    ax.set_ylim(bottom=0)
     ax.set_xlabel(x_name)
     ax.set_ylabel("memory saved at the end, MiB")
-    if len(frame) > 1:
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure
+    _legend_below(figure, ax.lines)
+    return figure, frame[column]
 
 
 def _finding(sweep: Sweep) -> str:
@@ -246,10 +267,12 @@ def _finding(sweep: Sweep) -> str:
     if len(worth):
         lost = span(worth["lost_mib"], ",.0f")
         return f"merge_across_nodes = 0 gives up {lost} MiB, {span(worth['lost_percent'], '.0f')} % of the saving"
-    frame = analysis.settings(sweep)
-    best = frame["saved_mib"].idxmax()
-    text = f"KSM saves {span(frame['saved_mib'], ',.0f')} MiB"
-    return f"{text}, most with {sweep.label(best)}" if len(frame) > 1 else text
+    best = sweep.runs["saved_pages"].idxmax()
+    return f"{_range_saved(sweep)}, most with {sweep.label(best)}" if len(sweep.runs) > 1 else _range_saved(sweep)
+
+
+def _range_saved(sweep: Sweep) -> str:
+    return f"KSM saves {span(sweep.runs['saved_pages'] / analysis.PAGES_PER_MIB, ',.0f')} MiB"
 
 
 def _rate_finding(sweep: Sweep) -> str:
@@ -259,9 +282,9 @@ def _rate_finding(sweep: Sweep) -> str:
         return "KSM saves nothing in this time"
     slow, fast = until_s.idxmax(), until_s.idxmin()
     if slow == fast:
-        return f"95 % of the saving is there after {until_s[slow]:,.0f} s"
+        return f"95 % of the saving takes {until_s[slow]:,.0f} s"
     after = [f"{until_s[run_id]:,.0f} s with {sweep.label(run_id)}" for run_id in (slow, fast)]
-    return f"95 % of the saving is there after {', '.join(after)}"
+    return f"95 % of the saving takes {', '.join(after)}"
 
 
 def _dress(ax: Axes) -> None:
@@ -272,7 +295,12 @@ def _dress(ax: Axes) -> None:
 
 
 def _title(figure: Figure, finding: str, sweep: Sweep) -> None:
+    """The finding, and below it, small, of what."""
     host = sweep.config["host"]
     about = f"{sweep.workload}, {host['nodes']} nodes, Linux {host['kernel']}"
-    figure.suptitle(f"{finding}\n", fontsize=12, fontweight="bold", x=0.01, ha="left")
-    figure.text(0.01, 0.925, about, fontsize=9, color=_GREY)
+    lines = textwrap.wrap(finding, int(9.5 * figure.get_figwidth()))  # some 9.5 letters to an inch
+    point = 1 / (72 * figure.get_figheight())
+    below = 8 + 16 * len(lines)
+    figure.text(0.01, 1 - 8 * point, "\n".join(lines), fontsize=12, fontweight="bold", va="top")
+    figure.text(0.01, 1 - below * point, about, fontsize=9, color=_GREY, va="top")
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (below + 16) * point))

@@ -103,7 +103,10 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
     snapshots = [(snapshot.time_ms, snapshot.steps) for snapshot in workload.snapshots]
     steps = [step for _, group in snapshots for step in group]
     mms = _lay_out(steps)
-    table = intern([step.contents for step in steps if isinstance(step, Write)], checksum)
+    written = [step.contents for step in steps if isinstance(step, Write)]
+    if any(isinstance(step, Fork) for step in steps):
+        written *= 2  # ksmd also meets a frame again that parent and child share, whose content was written once
+    table = intern(written, checksum)
     areas = {mm.name: mm.areas for mm in mms}
 
     def ready(step: Step) -> ReadyStep:

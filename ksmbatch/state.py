@@ -10,12 +10,13 @@ import numpy as np
 
 from ksmbatch.metrics import Counter, NodeCounter
 
-NO_FRAME = -1  # page_frame: nothing mapped, or the zero page (see page_flags); nodes[:, KPFN]: the frame is gone (stale)
-NIL = 0  # no stable node, no member, no tree node: slot 0 of every pool stays unused
+# np.int64, not int: numba compiles a function anew for every literal that is passed to it
+NO_FRAME = np.int64(-1)  # FRAME: nothing mapped, or the zero page (see PAGE_FLAGS); nodes[:, KPFN]: the frame is gone (stale)
+NIL = np.int64(0)  # no stable node, no member, no tree node: slot 0 of every pool stays unused
 FOREVER = 2**62  # nanoseconds: no limit of time
-NO_MM = -1  # scan[CUR_MM]: no scan in progress; mms[:, PARENT_MM]: not forked
+NO_MM = np.int64(-1)  # scan[CUR_MM]: no scan in progress; mms[:, PARENT_MM]: not forked
 
-# page_flags: what the page table and the VMA say about a virtual page
+# PAGE_FLAGS: what the page table and the VMA say about a virtual page
 MAPPED = 1  # inside a VMA (not munmapped)
 MERGEABLE = 2  # VM_MERGEABLE
 ANON = 4  # the VMA has an anon_vma, i.e. was written once
@@ -24,15 +25,26 @@ ZERO_BY_KSM = 16  # ... and ksmd put it there
 INHERITED = 32  # the VMA is linked to the anon_vma of the forking parent's VMA; survives munmap and exit
 PROT_NONE = 64  # the VMA allows no access
 
-# item_flags: the rmap_item of a page
+# ITEM_FLAGS: the rmap_item of a page
 ITEM = 1  # there is an rmap_item
-STABLE = 2  # it hangs in a stable node: item_head is its member
+STABLE = 2  # it hangs in a stable node: HEAD is its member
 UNSTABLE = 4  # it was put into an unstable tree ...
 PARITY = 8  # ... in a scan with odd seqnr (an item is passed in every scan, so one bit tells this scan from the last)
 LINKED = 16  # it hangs in an unstable tree that the kernel forgot to reset
 FREED = 32  # ... and the rmap_item that hung there was freed: walking over it is a use after free
 
-KSM = 1  # frame_flags: PageKsm
+KSM = 1  # FRAME_FLAGS: PageKsm
+
+# columns of pages
+FRAME, CHECKSUM, HEAD = range(3)
+# columns of page_bytes
+PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(6)
+# columns of frames
+FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
+# columns of frame_bytes
+FRAME_FLAGS, FRAME_NID, GENERATION = range(3)
+# rows of trees
+STABLE_ROOT, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(6)
 
 # columns of nodes (stable nodes) and, for the first four, of unstable_links
 LEFT, RIGHT, PARENT, BLACK = 0, 1, 2, 3
@@ -47,14 +59,25 @@ FREE, IN_TREE, IN_CHAIN, IN_MIGRATE = 0, 1, 2, 3
 MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
 
 # columns of mms
-(FIRST_PAGE, END_PAGE, USERS, REGISTERED, SLOT_NEXT, SLOT_PREV, MERGING, ITEMS, LIST_ITEMS, ZERO_PAGES, MERGEABLE_VMAS, PARENT_MM) = (
-    range(12)
-)
+(
+    FIRST_PAGE,
+    END_PAGE,
+    USERS,
+    REGISTERED,
+    SLOT_NEXT,
+    SLOT_PREV,
+    MERGING,
+    ITEMS,
+    LIST_ITEMS,
+    ZERO_PAGES,
+    MERGEABLE_VMAS,
+    PARENT_MM,
+) = range(12)
 MM_COLUMNS = 12
 
 
 class Knob(IntEnum):
-    """Index into `knobs`: the files of /sys/kernel/mm/ksm and the kernel's release."""
+    """Index into `knobs`: the files of /sys/kernel/mm/ksm, the kernel's release, and nanoseconds of ksmd's CPU time."""
 
     MERGE_ACROSS_NODES = 0
     MAX_PAGE_SHARING = 1
@@ -66,6 +89,13 @@ class Knob(IntEnum):
     RUN = 7
     KERNEL = 8
     FORCE_EXACT = 9  # ours: walk every tree, so that tests can hold the look-ups against the walks
+    WAKEUP_NS = 10
+    SKIP_NS = 11
+    KSM_VISIT_NS = 12
+    CHECKSUM_NS = 13
+    SEARCH_NS = 14
+    MERGE_NS = 15
+    ZERO_MERGE_NS = 16
 
 
 class Scan(IntEnum):
@@ -88,60 +118,59 @@ class Scan(IntEnum):
     LOG_END = 14
     FAULT_PAGE = 15  # page whose freed rmap_item a walk met
     EXACT = 16  # this visit walked a tree
-    VISIT = 17  # what the present visit turned out to be: index into costs
-
-
-class Cost(IntEnum):
-    """Index into `costs`: nanoseconds of ksmd's CPU time."""
-
-    WAKEUP = 0
-    SKIP = 1
-    KSM_VISIT = 2
-    CHECKSUM = 3
-    SEARCH = 4
-    MERGE = 5
-    ZERO_MERGE = 6
+    VISIT = 17  # what the present visit turned out to be: the knob that says what it costs
 
 
 class State(NamedTuple):
-    """All arrays of one machine. n_pages counts the virtual pages of all mms that will ever live, mm after mm in address order."""
+    """All arrays of one machine, one row per thing, so that a visit touches few cache lines.
 
-    page_frame: np.ndarray  # int32[n_pages]      frame that the page maps; NO_FRAME
-    page_flags: np.ndarray  # uint8[n_pages]      MAPPED ... PROT_NONE
-    page_nid: np.ndarray  # uint8[n_pages]        node that the VMA's memory policy names
-    frame_content: np.ndarray  # int32[2n+2]      content id; of a free spare frame: the next free one
-    frame_mapcount: np.ndarray  # int32[2n+2]     mappings; 0: free. Frame number page (< n_pages) is that page's own
-    frame_node: np.ndarray  # int32[2n+2]         stable node of a KSM page; NIL
-    frame_flags: np.ndarray  # uint8[2n+2]        KSM
-    frame_nid: np.ndarray  # uint8[2n+2]          NUMA node
-    frame_generation: np.ndarray  # uint8[2n+2]   grows when the number gets a new meaning (freed, migrated)
-    item_flags: np.ndarray  # uint8[n_pages]      ITEM ... FREED
-    item_age: np.ndarray  # uint8[n_pages]        smart_scan: visits as a page that is not KSM
-    item_skips: np.ndarray  # uint8[n_pages]      smart_scan: remaining_skips
-    item_nid: np.ndarray  # uint8[n_pages]        unstable tree in which it is
-    item_checksum: np.ndarray  # int32[n_pages]   content id at the last look (oldchecksum); -1: none yet
-    item_head: np.ndarray  # int32[n_pages]       member, if STABLE
-    members: np.ndarray  # int32[n_members, 4]    hlists of stable nodes
-    nodes: np.ndarray  # int32[n_nodes, 16]       stable nodes: chains, dups and plain ones
-    node_prune_time: np.ndarray  # int64[n_nodes] chain_prune_time, jiffies
-    stable_root: np.ndarray  # int32[n_nids]
-    stable_at: np.ndarray  # int32[n_nids, n_dup] node of a content in the tree of nid
-    stable_hot: np.ndarray  # int32[n_nids]       nodes of the tree that change when a walk passes them (stale, unsettled chains)
-    stable_chains: np.ndarray  # int32[n_nids]    chains in the tree
-    unstable_root: np.ndarray  # int32[n_nids]    page + 1
-    unstable_at: np.ndarray  # int32[n_nids, n_dup]  page + 1 last inserted with that content; valid if its item says so
-    unstable_links: np.ndarray  # int32[n_pages + 1, 4]  the tree's shape, while it can be observed
-    unstable_log: np.ndarray  # int32[2n+2]       insertions (page + 1) and erasures (-page - 1) of this scan, to build the shape from
-    unstable_exact: np.ndarray  # uint8[n_nids]   1: the shape is built and followed
-    unstable_leftover: np.ndarray  # uint8[n_nids]  1: the kernel forgot to reset this tree; 2: and freed all its items
-    mms: np.ndarray  # int64[n_mms, 12]
-    rank: np.ndarray  # uint32[n_contents]        place of a content in memcmp order
-    checksum_class: np.ndarray  # int32[n_contents] or int32[0]  smallest content with the same checksum; empty: all differ
-    knobs: np.ndarray  # int64[len(Knob)]
-    scan: np.ndarray  # int64[len(Scan)]
-    costs: np.ndarray  # int64[len(Cost)]
-    counters: np.ndarray  # int64[len(Counter)]
-    node_counters: np.ndarray  # int64[n_nids, len(NodeCounter)]
+    n_pages counts the virtual pages of all mms that will ever live, mm after mm in address order; n_frames is 2 * n_pages + 2.
+    numba's time to compile a function grows with every array in here: a new field becomes a column where it can.
+    """
+
+    pages: np.ndarray
+    """int32[n_pages, 3]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
+    yet. HEAD: member in its stable node, if STABLE."""
+    page_bytes: np.ndarray
+    """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ...
+    FREED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    frames: np.ndarray
+    """int32[n_frames, 3]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
+    FRAME_NODE: stable node of a KSM page; NIL. Frame number p < n_pages is page p's own, the others are spare."""
+    frame_bytes: np.ndarray
+    """uint8[n_frames, 3]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node. GENERATION: grows when the number gets a new meaning."""
+    members: np.ndarray
+    """int32[n_members, 4]: the hlists of stable nodes."""
+    nodes: np.ndarray
+    """int32[n_nodes, 16]: stable nodes, which are chains, dups in chains, or plain."""
+    node_prune_time: np.ndarray
+    """int64[n_nodes]: chain_prune_time, jiffies."""
+    trees: np.ndarray
+    """int32[6, n_nids], per node. STABLE_ROOT. STABLE_HOT: nodes of the stable tree that a walk would change (stale ones, unsettled
+    chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1. UNSTABLE_EXACT: 1: the unstable tree's shape is built and followed.
+    UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items."""
+    stable_at: np.ndarray
+    """int32[n_nids, n_dup]: the stable tree's node of a content."""
+    unstable_at: np.ndarray
+    """int32[n_nids, n_dup]: page + 1 put last into the unstable tree with that content; holds if its rmap_item says so."""
+    unstable_links: np.ndarray
+    """int32[n_pages + 1, 4]: the unstable trees' shape, while it can be observed."""
+    unstable_log: np.ndarray
+    """int32[2 * n_pages + 2]: insertions (page + 1) and erasures (-page - 1) of this scan, to build the shape from."""
+    mms: np.ndarray
+    """int64[n_mms, 12]."""
+    rank: np.ndarray
+    """uint32[n_contents]: place of a content in memcmp order."""
+    checksum_class: np.ndarray
+    """int32[n_contents]: smallest content with the same checksum; int32[0]: all differ."""
+    knobs: np.ndarray
+    """int64[len(Knob)]: sysfs knobs and the table of costs."""
+    scan: np.ndarray
+    """int64[len(Scan)]."""
+    counters: np.ndarray
+    """int64[len(Counter)]."""
+    node_counters: np.ndarray
+    """int64[n_nids, len(NodeCounter)]."""
 
 
 # room for this many stable nodes and members must be left before a visit begins (Status.GROW otherwise)
@@ -165,60 +194,38 @@ def allocate(
     """
     n_frames = 2 * n_pages + 2
 
-    def pages(dtype: type, count: int = n_pages) -> np.ndarray:
-        return np.zeros(max(count, 1), dtype)
+    def zeros(dtype: type, *shape: int) -> np.ndarray:
+        return np.zeros([max(extent, 1) for extent in shape], dtype)
 
-    scan = np.zeros(len(Scan), np.int64)
-    for index, value in (
-        (Scan.CUR_MM, NO_MM),
-        (Scan.SLOT_FIRST, NO_MM),
-        (Scan.SLOT_LAST, NO_MM),
-        (Scan.NEXT_NODE, 1),
-        (Scan.NEXT_MEMBER, 1),
-        (Scan.FREE_FRAME, NO_FRAME),
-        (Scan.NEXT_FRAME, n_pages),
-    ):
-        scan[index] = value
-    mms = np.zeros((max(n_mms, 1), MM_COLUMNS), np.int64)
+    scan = zeros(np.int64, len(Scan))
+    scan[[Scan.CUR_MM, Scan.SLOT_FIRST, Scan.SLOT_LAST]] = NO_MM
+    scan[[Scan.NEXT_NODE, Scan.NEXT_MEMBER]] = 1
+    scan[Scan.FREE_FRAME] = NO_FRAME
+    scan[Scan.NEXT_FRAME] = n_pages
+    mms = zeros(np.int64, n_mms, MM_COLUMNS)
     mms[:, [SLOT_NEXT, SLOT_PREV, PARENT_MM]] = NO_MM
-    page_frame = np.full(max(n_pages, 1), NO_FRAME, np.int32)
+    pages = zeros(np.int32, n_pages, 3)
+    pages[:, FRAME] = NO_FRAME
     return State(
-        page_frame=page_frame,
-        page_flags=pages(np.uint8),
-        page_nid=pages(np.uint8),
-        frame_content=pages(np.int32, n_frames),
-        frame_mapcount=pages(np.int32, n_frames),
-        frame_node=pages(np.int32, n_frames),
-        frame_flags=pages(np.uint8, n_frames),
-        frame_nid=pages(np.uint8, n_frames),
-        frame_generation=pages(np.uint8, n_frames),
-        item_flags=pages(np.uint8),
-        item_age=pages(np.uint8),
-        item_skips=pages(np.uint8),
-        item_nid=pages(np.uint8),
-        item_checksum=pages(np.int32),
-        item_head=pages(np.int32),
-        members=np.zeros((n_members, 4), np.int32),
-        nodes=np.zeros((n_nodes, NODE_COLUMNS), np.int32),
-        node_prune_time=np.zeros(n_nodes, np.int64),
-        stable_root=pages(np.int32, n_nids),
-        stable_at=np.zeros((n_nids, max(n_dup, 1)), np.int32),
-        stable_hot=pages(np.int32, n_nids),
-        stable_chains=pages(np.int32, n_nids),
-        unstable_root=pages(np.int32, n_nids),
-        unstable_at=np.zeros((n_nids, max(n_dup, 1)), np.int32),
-        unstable_links=np.zeros((n_pages + 1, 4), np.int32),
-        unstable_log=pages(np.int32, 2 * n_pages + 2),
-        unstable_exact=pages(np.uint8, n_nids),
-        unstable_leftover=pages(np.uint8, n_nids),
+        pages=pages,
+        page_bytes=zeros(np.uint8, n_pages, 6),
+        frames=zeros(np.int32, n_frames, 3),
+        frame_bytes=zeros(np.uint8, n_frames, 3),
+        members=zeros(np.int32, n_members, 4),
+        nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
+        node_prune_time=zeros(np.int64, n_nodes),
+        trees=zeros(np.int32, 6, n_nids),
+        stable_at=zeros(np.int32, n_nids, n_dup),
+        unstable_at=zeros(np.int32, n_nids, n_dup),
+        unstable_links=zeros(np.int32, n_pages + 1, 4),
+        unstable_log=zeros(np.int32, 2 * n_pages + 2),
         mms=mms,
         rank=np.ascontiguousarray(rank, np.uint32),
         checksum_class=np.zeros(0, np.int32) if checksum_class is None else np.ascontiguousarray(checksum_class, np.int32),
-        knobs=np.zeros(len(Knob), np.int64),
+        knobs=zeros(np.int64, len(Knob)),
         scan=scan,
-        costs=np.zeros(len(Cost), np.int64),
-        counters=np.zeros(len(Counter), np.int64),
-        node_counters=np.zeros((n_nids, len(NodeCounter)), np.int64),
+        counters=zeros(np.int64, len(Counter)),
+        node_counters=zeros(np.int64, n_nids, len(NodeCounter)),
     )
 
 

@@ -22,17 +22,18 @@ if TYPE_CHECKING:  # pandas is slow to import and `ksmbatch run` needs none of i
 # The scan-rate study's moments: amid and at the end of the first scan of the shipped trace with the kernel's defaults, and
 # the end of the trace. Times past a run's end are left out.
 MOMENTS_S: Final = (30.0, 60.0, 96.0)
+_WIDEST: Final = 10_000
 
 
 def print_sweep(sweep: "Sweep", console: Console) -> None:
     """The settings' table, by full scans or by time as the runs went, and the price of merge_across_nodes = 0."""
     from ksmbatch import analysis
 
-    console.print(times_table(sweep) if analysis.by_time(sweep) else settings_table(sweep))
+    _print(times_table(sweep) if analysis.by_time(sweep) else settings_table(sweep), console)
     worth = analysis.price(sweep)
     if len(worth):
-        console.print(price_table(sweep, worth))
-        console.print(price_sentence(worth), highlight=False)
+        _print(price_table(sweep, worth), console)
+        console.print(price_sentence(worth), highlight=False, soft_wrap=True)
 
 
 def settings_table(sweep: "Sweep") -> Table:
@@ -41,25 +42,20 @@ def settings_table(sweep: "Sweep") -> Table:
 
     frame = analysis.settings(sweep)
     nodes = [column for column in frame.columns if column.startswith("node")]
-    memory = analysis.memory_pages(sweep)
-    table = _table(f"Memory saved by KSM, of {_mib(pages_to_mib(memory.max()))} MiB")
-    for key in sweep.swept:
-        table.add_column(_break(short(key)), justify="right", no_wrap=True)
-    for head in ("saved\nMiB", "saved\n%", *(f"node {column[4:-4]}\nMiB" for column in nodes)):
-        table.add_column(head, justify="right", no_wrap=True)
-    for head in ("scans\nto 95%", "ksmd\nCPU s", "remote\nmappings", "M visits\nper s"):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ["saved\nMiB", "\n%", *(f"node {column[4:-4]}\nMiB" for column in nodes)]
+    heads += ["scans\nto 95%", "ksmd\nCPU s", "remote\nmappings", "M visits\nper s"]
+    table = _table(f"Memory saved by KSM, of {_memory(sweep)}", sweep.swept, heads)
     best = frame["saved_mib"].max()
     for row in frame.to_dict("records"):
         table.add_row(
             *(show(row[key]) for key in sweep.swept),
-            _mib(row["saved_mib"]),
-            f"{row['saved_percent']:.1f}",
-            *(_mib(row[column]) for column in nodes),
+            _number(row["saved_mib"]),
+            _number(row["saved_percent"]),
+            *(_number(row[column]) for column in nodes),
             _count(row["full_scans_95"]),
-            f"{row['cpu_s']:.1f}",
+            _number(row["cpu_s"]),
             _count(row["remote_mappings"]),
-            f"{row['visits_per_s'] / 1e6:.1f}",
+            _number(row["visits_per_s"] / 1e6),
             style="bold" if row["saved_mib"] == best else None,
         )
     return table
@@ -70,25 +66,21 @@ def times_table(sweep: "Sweep", times_s: Sequence[float] = MOMENTS_S) -> Table:
     from ksmbatch import analysis
 
     frame = analysis.at_times(sweep, times_s)
-    until = analysis.until_share(sweep)["time_s"]
-    moments = [moment for name, moment in frame.columns if name == "saved_mib"]
-    heads = ["end" if moment == moments[-1] else f"{moment:g} s" for moment in moments]
-    memory = _mib(pages_to_mib(analysis.memory_pages(sweep).max()))
-    end = f", end = {moments[-1]:g} s" if moments[-1] < float("inf") else ""
-    table = _table(f"Memory saved by KSM, of {memory} MiB, and ksmd's share of a core since the start{end}")
-    for key in sweep.swept:
-        table.add_column(_break(short(key)), justify="right", no_wrap=True)
-    for position, head in enumerate(heads):
-        table.add_column(("saved MiB\n" if position == 0 else "\n") + head, justify="right", no_wrap=True)
-    table.add_column("95% at\ns", justify="right", no_wrap=True)
-    for position, head in enumerate(heads):
-        table.add_column(("ksmd CPU %\n" if position == 0 else "\n") + head, justify="right", no_wrap=True)
+    until_s = analysis.until_share(sweep)["time_s"]
+    moments = [moment for _, moment in frame[["saved_mib"]].columns]
+    names = [*(f"{moment:g} s" for moment in moments[:-1]), "end" if moments[-1] == float("inf") else f"{moments[-1]:g} s"]
+    saved, cpu = (
+        [f"{group}\n{name}" if name == names[0] else f"\n\n{name}" for name in names]
+        for group in ("saved\nMiB at", "ksmd\nCPU % at")
+    )
+    title = f"Memory saved by KSM, of {_memory(sweep)}; when 95 % of it; ksmd's share of a core so far"
+    table = _table(title, sweep.swept, [*saved, "95 %\nafter\ns", *cpu])
     for run_id, row in frame.iterrows():
         table.add_row(
-            *(show(sweep.runs.loc[run_id, key]) for key in sweep.swept),
-            *(_mib(row["saved_mib", moment]) for moment in moments),
-            _count(until[run_id]),
-            *(_share(row["cpu_percent", moment]) for moment in moments),
+            *(show(sweep.runs.at[run_id, key]) for key in sweep.swept),
+            *(_number(row["saved_mib", moment]) for moment in moments),
+            _count(until_s[run_id]),
+            *(_number(row["cpu_percent", moment]) for moment in moments),
         )
     return table
 
@@ -96,19 +88,16 @@ def times_table(sweep: "Sweep", times_s: Sequence[float] = MOMENTS_S) -> Table:
 def price_table(sweep: "Sweep", worth: "pd.DataFrame") -> Table:
     """`analysis.price`, for people."""
     others = [key for key in sweep.swept if key in worth.columns]
-    table = _table("The price of merge_across_nodes = 0")
-    for key in others:
-        table.add_column(_break(short(key)), justify="right", no_wrap=True)
-    for head in ("saved with 1\nMiB", "given up with 0\nMiB", "\n% of it", "remote mappings\nwith 1", "\navoided by 0"):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ["saved with 1\nMiB", "lost with 0\nMiB", "\n%", "remote mappings\nwith 1", "\nwith 0"]
+    table = _table("The price of merge_across_nodes = 0", others, heads)
     for row in worth.to_dict("records"):
         table.add_row(
             *(show(row[key]) for key in others),
-            _mib(row["saved_mib"]),
-            _mib(row["lost_mib"]),
-            f"{row['lost_percent']:.1f}",
+            _number(row["saved_mib"]),
+            _number(row["lost_mib"]),
+            _number(row["lost_percent"]),
             _count(row["remote_mappings"]),
-            _count(row["local_again"]),
+            _count(row["remote_mappings"] - row["local_again"]),
         )
     return table
 
@@ -132,11 +121,11 @@ def print_run(
     saved = last["saved_pages"]
     lines = [
         ("simulated", f"{last['time_ns'] / 1e9:,.1f} s, {last['full_scans']:,} full scans"),
-        ("saved", f"{_mib(pages_to_mib(saved))} of {_mib(pages_to_mib(mapped))} MiB ({_percent(saved, mapped)} %)"),
+        ("saved", f"{_number(pages_to_mib(saved))} of {_number(pages_to_mib(mapped))} MiB ({_percent(saved, mapped)} %)"),
     ]
     for row in at_end:
         of_node = int(nodes["mapped_pages"][row]) - int(nodes["frames"][row])
-        lines.append((f"  on node {nodes['nid'][row]}", f"{_mib(pages_to_mib(of_node))} MiB"))
+        lines.append((f"  on node {nodes['nid'][row]}", f"{_number(pages_to_mib(of_node))} MiB"))
     lines += [
         ("pages", " ".join(f"{last['pages_' + name]:,} {name}" for name in ("shared", "sharing", "unshared", "volatile"))),
         ("remote mappings", f"{remote:,}"),
@@ -166,8 +155,25 @@ def span(values: "pd.Series", form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+def _table(title: str, keys: Sequence[str], heads: Sequence[str]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in (*(_break(short(key)) for key in keys), *heads):
+        table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
+    return table
+
+
+def _print(table: Table, console: Console) -> None:
+    """The title, then the table, as airy as the console is wide."""
+    title, table.title = table.title, None
+    console.print(title, style="bold", highlight=False, soft_wrap=True)
+    widest = console.options.update(width=_WIDEST)
+    for padding in ((0, 1), (0, 1, 0, 0), (0, 0)):
+        table.padding = padding
+        width = console.measure(table, options=widest).maximum
+        if width <= console.width:
+            break
+    # a number that is cut is worse than a line that is long: pipes have 80 columns by default, and hosts many nodes
+    console.print(table, width=width, crop=False, no_wrap=True)
 
 
 def _break(name: str) -> str:
@@ -175,7 +181,7 @@ def _break(name: str) -> str:
     lines = [""]
     for word in name.split("_"):
         joined = f"{lines[-1]}_{word}" if lines[-1] else word
-        if lines[-1] and len(joined) > 9:
+        if lines[-1] and len(joined) > 7:
             lines[-1] += "_"
             lines.append(word)
         else:
@@ -183,16 +189,18 @@ def _break(name: str) -> str:
     return "\n".join(lines)
 
 
-def _mib(mib: float) -> str:
-    return "" if mib != mib else f"{mib:,.1f}"
+def _memory(sweep: "Sweep") -> str:
+    from ksmbatch import analysis
+
+    return f"{pages_to_mib(analysis.memory_pages(sweep).max()):,.0f} MiB"
 
 
-def _count(number: float) -> str:
-    return "-" if number != number else f"{number:,.0f}"
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:,.1f}"
 
 
-def _share(percent: float) -> str:
-    return "" if percent != percent else f"{percent:.1f}"
+def _count(value: float) -> str:
+    return "-" if value != value else f"{value:,.0f}"
 
 
 def _percent(part: float, whole: float) -> str:

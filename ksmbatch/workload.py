@@ -3,11 +3,34 @@
 It orders events into snapshots. It neither reads files nor invents contents: scenarios, traces and generators do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, overload
 
 from ksmbatch.events import Step
 from ksmbatch.scenario import Scenario
+
+Item = TypeVar("Item")
+
+
+class Lazy(Sequence[Item]):
+    """`n` items, item k made by `make(k)` whenever it is asked for: memory of hosts that does not fit twice into ours."""
+
+    def __init__(self, n: int, make: Callable[[int], Item]) -> None:
+        self._places = range(n)
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, k: int) -> Item: ...
+    @overload
+    def __getitem__(self, k: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, k: int | slice) -> Item | tuple[Item, ...]:
+        if isinstance(k, slice):
+            return tuple(self._make(place) for place in self._places[k])
+        return self._make(self._places[k])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,12 +45,14 @@ class Snapshot:
 class Workload:
     """`snapshots` in the order of time, the first at 0, on a host with NUMA nodes 0 to `nodes` - 1.
 
-    Both sequences may make their items when asked for, the same every time, so take each item once if you can.
+    `per_scan`: no clock drives; snapshot k comes the moment that full scan number k is complete, and times mean nothing.
+    Snapshots and steps may be made when asked for, the same every time, so take each once if you can.
     """
 
     name: str
     nodes: int
     snapshots: Sequence[Snapshot]
+    per_scan: bool = False
 
 
 def scenario_workload(scenario: Scenario) -> Workload:

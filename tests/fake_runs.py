@@ -4,15 +4,19 @@ It lets the tests of results, sweeps, tables and pictures choose what a run says
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ksmbatch.config import Config
 from ksmbatch.metrics import NODE_COUNTERS, SURVEYED
-from ksmbatch.results import SAMPLED
+from ksmbatch.results import SAMPLED, GridRun, ResultsDir
+
+if TYPE_CHECKING:
+    from ksmbatch.config import Config
 
 N_PAGES = 4096
 SCAN_MS = 1000
@@ -28,11 +32,11 @@ class FakeRun:
     figures: Mapping[str, float]
 
 
-def prepare(config: Config) -> str:
+def prepare(config: "Config") -> str:
     return "program"
 
 
-def simulate(program: object, config: Config, progress: Callable[[float], None]) -> FakeRun:
+def simulate(program: object, config: "Config", progress: Callable[[float], None]) -> FakeRun:
     """Nothing is saved in the first full scan, half in the second, everything from the third on; merge_across_nodes = 0
     saves a quarter less, and maps nothing across nodes."""
     assert program == "program"
@@ -45,10 +49,18 @@ def simulate(program: object, config: Config, progress: Callable[[float], None])
     )
 
 
-def fake_run(time_ms, full_scans, saved, cpu_ns, remote, progress=lambda fraction: None) -> FakeRun:  # type: ignore[no-untyped-def]
-    """Tables of a run on two nodes that saves `saved` pages at `time_ms`; node 1 has a quarter of the saving."""
+def fake_run(
+    time_ms: ArrayLike,
+    full_scans: ArrayLike,
+    saved: ArrayLike,
+    cpu_ns: ArrayLike,
+    remote: int,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> FakeRun:
+    """Tables of a run on two nodes that saves `saved` pages at `time_ms`; node 1 has a quarter of the saving, and each node
+    half of the `remote` mappings."""
     start_s = time.perf_counter()
-    zeros = np.zeros(len(time_ms), np.int64)
+    zeros = np.zeros(np.shape(time_ms), np.int64)
     samples = {metric.name: zeros for metric in SAMPLED} | {
         "time_ms": np.asarray(time_ms, np.int64),
         "time_ns": np.asarray(time_ms, np.int64) * 1_000_000,
@@ -62,7 +74,7 @@ def fake_run(time_ms, full_scans, saved, cpu_ns, remote, progress=lambda fractio
     nodes = {metric.name: np.zeros(len(part), np.int64) for metric in NODE_COUNTERS} | {
         "time_ms": np.repeat(samples["time_ms"], 2),
         "full_scans": np.repeat(samples["full_scans"], 2),
-        "nid": np.tile(np.arange(2), len(time_ms)),
+        "nid": np.tile(np.arange(2), len(zeros)),
         "mapped_pages": np.full(len(part), N_PAGES // 2),
         "frames": N_PAGES // 2 - part,
         "remote_mappings": np.full(len(part), remote // 2),
@@ -74,3 +86,13 @@ def fake_run(time_ms, full_scans, saved, cpu_ns, remote, progress=lambda fractio
     wall_s = time.perf_counter() - start_s
     figures = {"setup_s": 0.0, "wall_s": wall_s, "compile_s": 0.0, "process_s": wall_s, "peak_rss_bytes": 1}
     return FakeRun(samples=samples, nodes=nodes, last=last, figures=figures)
+
+
+def write_sweep(out: Path, runs: Sequence[tuple[Mapping[str, object], FakeRun]], duration_ms: int | None = None) -> None:
+    """A results directory with these runs, as (swept values, tables); `duration_ms` makes it one that goes by time."""
+    config = {"host": {"nodes": 2, "kernel": "6.12"}, "run": {"duration_ms": duration_ms}}
+    origin = {"config": config, "seed": 1, "source": {"config": "fake.toml", "workload": "fake"}}
+    grid = [GridRun(run_id=f"{rank:016x}", swept=swept, origin=origin) for rank, (swept, _) in enumerate(runs)]
+    with ResultsDir(out, grid, origin) as directory:
+        for run, (_, tables) in zip(grid, runs, strict=True):
+            directory.add(run.run_id, tables)

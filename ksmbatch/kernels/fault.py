@@ -3,6 +3,8 @@
 It knows nothing of ksmd but what a change must tell it: a stable node whose frame went, a page that changed in the unstable tree.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.stable_node import kpfn_gone
@@ -11,11 +13,20 @@ from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     ANON,
     FIRST_PAGE,
+    FRAME,
+    FRAME_CONTENT,
+    FRAME_FLAGS,
+    FRAME_NID,
+    FRAME_NODE,
+    GENERATION,
     INHERITED,
     KSM,
+    MAPCOUNT,
     MERGEABLE,
     NIL,
     NO_FRAME,
+    PAGE_FLAGS,
+    PAGE_NID,
     PROT_NONE,
     ZERO,
     ZERO_BY_KSM,
@@ -23,6 +34,8 @@ from ksmbatch.state import (
     Knob,
     Scan,
 )
+
+ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
 
 
 @kernel
@@ -47,18 +60,18 @@ def alloc_frame(s, page, content):
     Reads: page_nid. Writes: frames, node_counters, scan. Returns: the frame, not yet mapped.
     """
     frame = page
-    if s.frame_mapcount[page] != 0:
-        frame = int(s.scan[Scan.FREE_FRAME])
+    if s.frames[page, MAPCOUNT] != 0:
+        frame = int64(s.scan[Scan.FREE_FRAME])
         if frame != NO_FRAME:
-            s.scan[Scan.FREE_FRAME] = s.frame_content[frame]
+            s.scan[Scan.FREE_FRAME] = s.frames[frame, FRAME_CONTENT]
         else:
-            frame = int(s.scan[Scan.NEXT_FRAME])
+            frame = int64(s.scan[Scan.NEXT_FRAME])
             s.scan[Scan.NEXT_FRAME] = frame + 1
-    nid = s.page_nid[page]
-    s.frame_content[frame] = content
-    s.frame_node[frame] = NIL
-    s.frame_flags[frame] = 0
-    s.frame_nid[frame] = nid
+    nid = int64(s.page_bytes[page, PAGE_NID])
+    s.frames[frame, FRAME_CONTENT] = content
+    s.frames[frame, FRAME_NODE] = NIL
+    s.frame_bytes[frame, FRAME_FLAGS] = 0
+    s.frame_bytes[frame, FRAME_NID] = nid
     s.node_counters[nid, NodeCounter.FRAMES] += 1
     return frame
 
@@ -66,7 +79,7 @@ def alloc_frame(s, page, content):
 @inlined
 def new_generation(s, frame):
     """The number `frame` means another frame from now on; only the generations of neighbouring steps are ever compared."""
-    s.frame_generation[frame] = (int(s.frame_generation[frame]) + 1) & 255
+    s.frame_bytes[frame, GENERATION] = (int64(s.frame_bytes[frame, GENERATION]) + 1) & 255
 
 
 @kernel
@@ -76,28 +89,28 @@ def free_frame(s, frame):
     Mirrors: free_unref_folio(); page->mapping no longer names the stable node, which is how ksmd will notice
     Writes: frames, nodes, stable_hot, node_counters, scan.
     """
-    nid = s.frame_nid[frame]
+    nid = int64(s.frame_bytes[frame, FRAME_NID])
     s.node_counters[nid, NodeCounter.FRAMES] -= 1
-    if s.frame_flags[frame] & KSM:
+    if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         s.node_counters[nid, NodeCounter.KSM_FRAMES] -= 1
-        if s.frame_node[frame] != NIL:
-            kpfn_gone(s, int(s.frame_node[frame]))
-    s.frame_flags[frame] = 0
-    s.frame_node[frame] = NIL
+        if s.frames[frame, FRAME_NODE] != NIL:
+            kpfn_gone(s, int64(s.frames[frame, FRAME_NODE]))
+    s.frame_bytes[frame, FRAME_FLAGS] = 0
+    s.frames[frame, FRAME_NODE] = NIL
     new_generation(s, frame)
-    if frame >= len(s.page_frame):
-        s.frame_content[frame] = s.scan[Scan.FREE_FRAME]
+    if frame >= len(s.pages):
+        s.frames[frame, FRAME_CONTENT] = s.scan[Scan.FREE_FRAME]
         s.scan[Scan.FREE_FRAME] = frame
 
 
 @inlined
 def map_frame(s, page, frame):
     """Enters `frame` into the empty pte of `page`. Writes: page_frame, frame_mapcount, node_counters."""
-    nid = s.page_nid[page]
-    s.page_frame[page] = frame
-    s.frame_mapcount[frame] += 1
+    nid = int64(s.page_bytes[page, PAGE_NID])
+    s.pages[page, FRAME] = frame
+    s.frames[frame, MAPCOUNT] += 1
     s.node_counters[nid, NodeCounter.MAPPED_PAGES] += 1
-    if s.frame_nid[frame] != nid:
+    if s.frame_bytes[frame, FRAME_NID] != nid:
         s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] += 1
 
 
@@ -108,34 +121,34 @@ def unmap_page(s, page):
     Mirrors: zap_pte_range(), ksm_might_unmap_zero_page()
     Writes: pages, frames, mms, counters, node_counters, nodes.
     """
-    nid = s.page_nid[page]
-    flags = int(s.page_flags[page])
+    nid = int64(s.page_bytes[page, PAGE_NID])
+    flags = int64(s.page_bytes[page, PAGE_FLAGS])
     if flags & ZERO:
-        s.page_flags[page] = flags & ~(ZERO | ZERO_BY_KSM)
+        s.page_bytes[page, PAGE_FLAGS] = flags & ~(ZERO | ZERO_BY_KSM)
         if flags & ZERO_BY_KSM:
             s.counters[Counter.KSM_ZERO_PAGES] -= 1
             s.mms[mm_of(s, page), ZERO_PAGES] -= 1
             s.node_counters[nid, NodeCounter.MAPPED_PAGES] -= 1
         return
-    frame = int(s.page_frame[page])
+    frame = int64(s.pages[page, FRAME])
     if frame == NO_FRAME:
         return
-    s.page_frame[page] = NO_FRAME
+    s.pages[page, FRAME] = NO_FRAME
     s.node_counters[nid, NodeCounter.MAPPED_PAGES] -= 1
-    if s.frame_nid[frame] != nid:
+    if s.frame_bytes[frame, FRAME_NID] != nid:
         s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] -= 1
-    s.frame_mapcount[frame] -= 1
-    if s.frame_mapcount[frame] == 0:
+    s.frames[frame, MAPCOUNT] -= 1
+    if s.frames[frame, MAPCOUNT] == 0:
         free_frame(s, frame)
 
 
 @kernel
 def map_zero_page_of_ksm(s, page):
     """ksmd maps the zero page at the empty pte of `page`. Mirrors: ksm_map_zero_page(). Writes: page_flags, counters, mms."""
-    s.page_flags[page] |= ZERO | ZERO_BY_KSM
+    s.page_bytes[page, PAGE_FLAGS] |= ZERO | ZERO_BY_KSM
     s.counters[Counter.KSM_ZERO_PAGES] += 1
     s.mms[mm_of(s, page), ZERO_PAGES] += 1
-    s.node_counters[s.page_nid[page], NodeCounter.MAPPED_PAGES] += 1
+    s.node_counters[s.page_bytes[page, PAGE_NID], NodeCounter.MAPPED_PAGES] += 1
 
 
 @kernel
@@ -148,9 +161,9 @@ def fresh_page(s, page, content):
     frame = alloc_frame(s, page, content)
     if frame == page:
         # holds the number while unmap_page() may free another
-        s.frame_mapcount[frame] = 1
+        s.frames[frame, MAPCOUNT] = 1
         unmap_page(s, page)
-        s.frame_mapcount[frame] = 0
+        s.frames[frame, MAPCOUNT] = 0
     else:
         unmap_page(s, page)
     map_frame(s, page, frame)
@@ -163,16 +176,16 @@ def store(s, page, content):
     Mirrors: handle_mm_fault() for a write; a KSM page is always copied, a page mapped once is written in place
     Writes: all of memory, counters.
     """
-    frame = int(s.page_frame[page])
+    frame = int64(s.pages[page, FRAME])
     if frame == NO_FRAME:
         fresh_page(s, page, content)
         return
-    if s.frame_content[frame] != content:
+    if s.frames[frame, FRAME_CONTENT] != content:
         note_unstable_change(s, page)
-    if s.frame_flags[frame] & KSM:
+    if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         s.counters[Counter.COW_KSM] += 1
-    elif s.frame_mapcount[frame] == 1:
-        s.frame_content[frame] = content
+    elif s.frames[frame, MAPCOUNT] == 1:
+        s.frames[frame, FRAME_CONTENT] = content
         return
     fresh_page(s, page, content)
 
@@ -181,15 +194,15 @@ def store(s, page, content):
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
     for k in range(len(pages)):
-        store(s, first + int(pages[k]), int(contents[k]))
+        store(s, first + int64(pages[k]), int64(contents[k]))
 
 
 @kernel
 def read_pages(s, first, end):
     """Read faults: absent pages of [first, end) map the zero page. Writes: page_flags."""
     for page in range(first, end):
-        if s.page_frame[page] == NO_FRAME:
-            s.page_flags[page] |= ZERO
+        if s.pages[page, FRAME] == NO_FRAME:
+            s.page_bytes[page, PAGE_FLAGS] |= ZERO
 
 
 @kernel
@@ -207,25 +220,25 @@ def break_ksm(s, page):
     Mirrors: mm/ksm.c break_ksm(); 6.1 looks with follow_page(), which sees neither zero pages nor into PROT_NONE areas
     Writes: as fresh_page(), counters.
     """
-    flags = int(s.page_flags[page])
+    flags = int64(s.page_bytes[page, PAGE_FLAGS])
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     if old and flags & PROT_NONE:
         return
     if flags & ZERO:
         if flags & ZERO_BY_KSM and not old:
-            fresh_page(s, page, 0)
+            fresh_page(s, page, ZERO_CONTENT)
         return
-    frame = int(s.page_frame[page])
-    if frame != NO_FRAME and s.frame_flags[frame] & KSM:
+    frame = int64(s.pages[page, FRAME])
+    if frame != NO_FRAME and s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         s.counters[Counter.COW_KSM] += 1
-        fresh_page(s, page, int(s.frame_content[frame]))
+        fresh_page(s, page, int64(s.frames[frame, FRAME_CONTENT]))
 
 
 @kernel
 def unmerge_pages(s, first, end):
     """Breaks all merged pages of [first, end) that lie in mergeable VMAs. Mirrors: mm/ksm.c unmerge_ksm_pages()."""
     for page in range(first, end):
-        if s.page_flags[page] & (MERGEABLE | ANON) == MERGEABLE | ANON:
+        if s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON) == MERGEABLE | ANON:
             break_ksm(s, page)
 
 
@@ -243,19 +256,19 @@ def fork_pages(s, parent, child, end):
     Mirrors: copy_page_range(): VMAs without anon_vma are left to be faulted in again
     Reads: pages. Writes: pages, frames, mms, counters, node_counters.
     """
-    first = int(s.mms[parent, FIRST_PAGE])
-    copy = int(s.mms[child, FIRST_PAGE])
+    first = int64(s.mms[parent, FIRST_PAGE])
+    copy = int64(s.mms[child, FIRST_PAGE])
     for page in range(first, end):
-        flags = int(s.page_flags[page])
+        flags = int64(s.page_bytes[page, PAGE_FLAGS])
         twin = copy + page - first
-        s.page_nid[twin] = s.page_nid[page]
+        s.page_bytes[twin, PAGE_NID] = s.page_bytes[page, PAGE_NID]
         inherits = INHERITED if flags & ANON else 0
-        s.page_flags[twin] = flags & ~(ZERO | ZERO_BY_KSM | INHERITED) | inherits
+        s.page_bytes[twin, PAGE_FLAGS] = flags & ~(ZERO | ZERO_BY_KSM | INHERITED) | inherits
         if not flags & ANON:
             continue
         if flags & ZERO_BY_KSM:
             map_zero_page_of_ksm(s, twin)
         elif flags & ZERO:
-            s.page_flags[twin] |= ZERO
-        elif s.page_frame[page] != NO_FRAME:
-            map_frame(s, twin, int(s.page_frame[page]))
+            s.page_bytes[twin, PAGE_FLAGS] |= ZERO
+        elif s.pages[page, FRAME] != NO_FRAME:
+            map_frame(s, twin, int64(s.pages[page, FRAME]))

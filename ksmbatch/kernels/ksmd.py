@@ -3,6 +3,8 @@
 What it does with a page is in `merge`. One call runs many batches.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
@@ -13,9 +15,14 @@ from ksmbatch.kernels.stable_tree import ksm_get_folio, remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
+    AGE,
     END_PAGE,
     FIRST_PAGE,
+    FOREVER,
+    FRAME,
+    FRAME_FLAGS,
     ITEM,
+    ITEM_FLAGS,
     KSM,
     MERGEABLE,
     MERGEABLE_VMAS,
@@ -23,13 +30,13 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     NO_MM,
+    PAGE_FLAGS,
     REGISTERED,
+    SKIPS,
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
     USERS,
-    FOREVER,
-    Cost,
     Knob,
     Scan,
 )
@@ -59,19 +66,19 @@ def should_skip_rmap_item(s, page):
     """
     if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
         return False
-    if s.frame_flags[s.page_frame[page]] & KSM:
+    if s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
         return False
-    age = int(s.item_age[page])
+    age = int64(s.page_bytes[page, AGE])
     if age != 255:
-        s.item_age[page] = age + 1
+        s.page_bytes[page, AGE] = age + 1
     if age < 3:
         return False
-    skips = int(s.item_skips[page])
+    skips = int64(s.page_bytes[page, SKIPS])
     if skips == 0:
-        s.item_skips[page] = skip_age(age)
+        s.page_bytes[page, SKIPS] = skip_age(age)
         return False
     s.counters[Counter.PAGES_SKIPPED] += 1
-    s.item_skips[page] = skips - 1
+    s.page_bytes[page, SKIPS] = skips - 1
     remove_rmap_item_from_tree(s, page)
     return True
 
@@ -83,19 +90,19 @@ def start_scan(s):
     Mirrors: mm/ksm.c scan_get_next_rmap_item(), `if (mm_slot == &ksm_mm_head)`
     Writes: nodes, items, counters, unstable_*, scan.
     """
-    n_nids = len(s.unstable_root)
+    n_nids = s.trees.shape[1]
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
         n_nids = 1
     else:
-        node = int(s.scan[Scan.MIGRATE_FIRST])
+        node = int64(s.scan[Scan.MIGRATE_FIRST])
         while node != NIL:
-            after = int(s.nodes[node, NEXT])
+            after = int64(s.nodes[node, NEXT])
             ksm_get_folio(s, node)
             node = after
     for nid in range(n_nids):
         reset_unstable_tree(s, nid)
     s.scan[Scan.LOG_END] = 0
-    enter_mm(s, int(s.scan[Scan.SLOT_FIRST]))
+    enter_mm(s, int64(s.scan[Scan.SLOT_FIRST]))
 
 
 @inlined
@@ -114,7 +121,7 @@ def leave_mm(s, mm):
     Mirrors: the end of mm/ksm.c scan_get_next_rmap_item()
     Writes: mms, scan.
     """
-    after = int(s.mms[mm, SLOT_NEXT])
+    after = int64(s.mms[mm, SLOT_NEXT])
     if not s.scan[Scan.MOVED]:
         unlink_slot(s, mm)
         s.mms[mm, REGISTERED] = 0
@@ -127,19 +134,19 @@ def next_page_of_mm(s, mm):
 
     Reads: pages. Writes: items, scan, counters, trees. Returns: the page, or END_OF_SCAN if `mm` has no more.
     """
-    page = int(s.scan[Scan.CUR_PAGE])
-    end = int(s.mms[mm, END_PAGE])
+    page = int64(s.scan[Scan.CUR_PAGE])
+    end = int64(s.mms[mm, END_PAGE])
     if not s.mms[mm, USERS]:
-        free_rmap_items(s, int(s.mms[mm, FIRST_PAGE]), end)
+        free_rmap_items(s, int64(s.mms[mm, FIRST_PAGE]), end)
         s.scan[Scan.MOVED] = 0
         return END_OF_SCAN
     if s.mms[mm, MERGEABLE_VMAS] != 0:
         s.scan[Scan.MOVED] = 1
     while page < end:
-        if s.page_flags[page] & MERGEABLE and s.page_frame[page] != NO_FRAME:
+        if s.page_bytes[page, PAGE_FLAGS] & MERGEABLE and s.pages[page, FRAME] != NO_FRAME:
             s.scan[Scan.CUR_PAGE] = page + 1
             return page
-        if s.item_flags[page] & ITEM:
+        if s.page_bytes[page, ITEM_FLAGS] & ITEM:
             free_rmap_item(s, page, mm)
         page += 1
     s.scan[Scan.CUR_PAGE] = end
@@ -158,7 +165,7 @@ def scan_get_next_rmap_item(s):
     if s.scan[Scan.CUR_MM] == NO_MM:
         start_scan(s)
     while s.scan[Scan.CUR_MM] != NO_MM:
-        mm = int(s.scan[Scan.CUR_MM])
+        mm = int64(s.scan[Scan.CUR_MM])
         page = next_page_of_mm(s, mm)
         if page == END_OF_SCAN:
             leave_mm(s, mm)
@@ -174,8 +181,8 @@ def scan_get_next_rmap_item(s):
 @inlined
 def spend(s, cost):
     """ksmd spends CPU time. Writes: counters."""
-    s.counters[Counter.KSMD_CPU_NS] += s.costs[cost]
-    s.counters[Counter.TIME_NS] += s.costs[cost]
+    s.counters[Counter.KSMD_CPU_NS] += s.knobs[cost]
+    s.counters[Counter.TIME_NS] += s.knobs[cost]
 
 
 @inlined
@@ -201,12 +208,12 @@ def ksm_do_scan(s, until_ns):
             s.scan[Scan.BUDGET] = 0
             break
         if page == SKIPPED:
-            spend(s, Cost.SKIP)
+            spend(s, int64(Knob.SKIP_NS))
             continue
         s.scan[Scan.EXACT] = 0
         if not cmp_and_merge_page(s, page):
             return Status.UNDEFINED
-        spend(s, s.scan[Scan.VISIT])
+        spend(s, int64(s.scan[Scan.VISIT]))
         s.counters[Counter.EXACT_VISITS] += s.scan[Scan.EXACT]
         s.counters[Counter.PAGES_SCANNED] += 1
         s.scan[Scan.BUDGET] -= 1
@@ -231,7 +238,7 @@ def ksm_scan_thread(s, until_wakeups, until_full_scans, until_ns):
             s.counters[Counter.TIME_NS] = max(s.counters[Counter.TIME_NS], s.scan[Scan.WAKE_NS])
             s.scan[Scan.BUDGET] = s.knobs[Knob.PAGES_TO_SCAN]
             s.counters[Counter.WAKEUPS] += 1
-            spend(s, Cost.WAKEUP)
+            spend(s, int64(Knob.WAKEUP_NS))
         status = ksm_do_scan(s, until_ns)
         if status != Status.DONE:
             return status
@@ -246,11 +253,11 @@ def unmerge_and_remove_all_rmap_items(s):
     Writes: everything.
     """
     free_all_trees(s)
-    mm = int(s.scan[Scan.SLOT_FIRST])
+    mm = int64(s.scan[Scan.SLOT_FIRST])
     while mm != NO_MM:
-        after = int(s.mms[mm, SLOT_NEXT])
-        first = int(s.mms[mm, FIRST_PAGE])
-        end = int(s.mms[mm, END_PAGE])
+        after = int64(s.mms[mm, SLOT_NEXT])
+        first = int64(s.mms[mm, FIRST_PAGE])
+        end = int64(s.mms[mm, END_PAGE])
         if s.mms[mm, USERS]:
             unmerge_pages(s, first, end)
         free_rmap_items(s, first, end)

@@ -3,6 +3,8 @@
 It is handed a page by the cursor (`ksmd`) and moves no cursor itself.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import break_ksm, map_frame, map_zero_page_of_ksm, unmap_page
@@ -18,13 +20,35 @@ from ksmbatch.kernels.stable_tree import (
 )
 from ksmbatch.kernels.unstable_tree import FAULT, NO_PAGE, unstable_tree_search_insert
 from ksmbatch.metrics import Counter
-from ksmbatch.state import ANON, IN_MIGRATE, KPFN, KSM, MEMBER_NODE, MERGEABLE, NID, NIL, NO_FRAME, STABLE, WHERE, Cost, Knob, Scan
+from ksmbatch.state import (
+    ANON,
+    CHECKSUM,
+    FRAME,
+    FRAME_CONTENT,
+    FRAME_FLAGS,
+    FRAME_NODE,
+    HEAD,
+    IN_MIGRATE,
+    ITEM_FLAGS,
+    KPFN,
+    KSM,
+    MEMBER_NODE,
+    MERGEABLE,
+    NID,
+    NIL,
+    NO_FRAME,
+    PAGE_FLAGS,
+    STABLE,
+    WHERE,
+    Knob,
+    Scan,
+)
 
 
 @inlined
 def in_mergeable_vma(s, page):
     """Whether `page` lies in a mergeable VMA of a living mm. Mirrors: mm/ksm.c find_mergeable_vma(). Reads: page_flags."""
-    return s.page_flags[page] & (MERGEABLE | ANON) == MERGEABLE | ANON
+    return s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON) == MERGEABLE | ANON
 
 
 @inlined
@@ -34,8 +58,8 @@ def checksum_changed(s, page, content):
     Mirrors: the test of oldchecksum in mm/ksm.c cmp_and_merge_page()
     Reads: checksum_class. Writes: item_checksum.
     """
-    last = int(s.item_checksum[page])
-    s.item_checksum[page] = content
+    last = int64(s.pages[page, CHECKSUM])
+    s.pages[page, CHECKSUM] = content
     if last == content:
         return False
     if len(s.checksum_class) == 0 or last < 0:
@@ -60,12 +84,12 @@ def try_to_merge_one_page(s, page, frame, kframe):
     """
     if frame == kframe:
         return True
-    if s.frame_flags[frame] & KSM or s.page_frame[page] != frame:
+    if s.frame_bytes[frame, FRAME_FLAGS] & KSM or s.pages[page, FRAME] != frame:
         return False
     if kframe == NO_FRAME:
         mark_ksm(s, frame)
         return True
-    if s.frame_content[kframe] != s.frame_content[frame]:
+    if s.frames[kframe, FRAME_CONTENT] != s.frames[frame, FRAME_CONTENT]:
         return False
     unmap_page(s, page)
     map_frame(s, page, kframe)
@@ -92,17 +116,17 @@ def try_to_merge_with_zero_page(s, page, frame):
 
     Writes: pages, frames, counters, scan. Returns: whether ksmd is through with the page.
     """
-    content = int(s.frame_content[frame])
+    content = int64(s.frames[frame, FRAME_CONTENT])
     if not s.knobs[Knob.USE_ZERO_PAGES] or not has_zero_checksum(s, content):
         return False
     if not in_mergeable_vma(s, page):
         return True
-    if content != 0 or s.frame_flags[frame] & KSM:
+    if content != 0 or s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         return False  # equal checksum, different bytes
     unmap_page(s, page)
     map_zero_page_of_ksm(s, page)
     s.counters[Counter.PAGES_MERGED] += 1
-    s.scan[Scan.VISIT] = Cost.ZERO_MERGE
+    s.scan[Scan.VISIT] = Knob.ZERO_MERGE_NS
     return True
 
 
@@ -115,14 +139,14 @@ def try_to_merge_two_pages(s, page, frame, other):
     """
     if not try_to_merge_with_ksm_page(s, page, frame, NO_FRAME):
         return
-    if not try_to_merge_with_ksm_page(s, other, int(s.page_frame[other]), frame):
+    if not try_to_merge_with_ksm_page(s, other, int64(s.pages[other, FRAME]), frame):
         if in_mergeable_vma(s, page):
             break_ksm(s, page)  # break_cow()
         return
     node = stable_tree_insert(s, frame)
     stable_tree_append(s, other, node)
     stable_tree_append(s, page, node)
-    s.scan[Scan.VISIT] = Cost.MERGE
+    s.scan[Scan.VISIT] = Knob.MERGE_NS
 
 
 @kernel
@@ -133,24 +157,24 @@ def cmp_and_merge_page(s, page):
     Writes: everything but the cursor; scan[VISIT], scan[EXACT] say what it was. Returns: False if the kernel would use freed memory.
     """
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
-    frame = int(s.page_frame[page])
-    s.scan[Scan.VISIT] = Cost.SEARCH
-    node = int(s.frame_node[frame]) if s.frame_flags[frame] & KSM else NIL
+    frame = int64(s.pages[page, FRAME])
+    s.scan[Scan.VISIT] = Knob.SEARCH_NS
+    node = int64(s.frames[frame, FRAME_NODE]) if s.frame_bytes[frame, FRAME_FLAGS] & KSM else NIL
     own_node = NIL
-    if s.item_flags[page] & STABLE:
-        own_node = int(s.members[s.item_head[page], MEMBER_NODE])
+    if s.page_bytes[page, ITEM_FLAGS] & STABLE:
+        own_node = int64(s.members[s.pages[page, HEAD], MEMBER_NODE])
     if node != NIL:
-        if s.nodes[node, WHERE] != IN_MIGRATE and get_kpfn_nid(s, int(s.nodes[node, KPFN])) != s.nodes[node, NID]:
+        if s.nodes[node, WHERE] != IN_MIGRATE and get_kpfn_nid(s, int64(s.nodes[node, KPFN])) != s.nodes[node, NID]:
             stable_node_dup_del(s, node)
             put_on_migrate_list(s, node)
         if s.nodes[node, WHERE] != IN_MIGRATE and own_node == node:
-            s.scan[Scan.VISIT] = Cost.KSM_VISIT
+            s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
             return True
     elif not old:
         remove_rmap_item_from_tree(s, page)
         own_node = NIL
-        if checksum_changed(s, page, int(s.frame_content[frame])):
-            s.scan[Scan.VISIT] = Cost.CHECKSUM
+        if checksum_changed(s, page, int64(s.frames[frame, FRAME_CONTENT])):
+            s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
             return True
         if try_to_merge_with_zero_page(s, page, frame):
             return True
@@ -160,12 +184,12 @@ def cmp_and_merge_page(s, page):
     remove_rmap_item_from_tree(s, page)
     if kframe != NO_FRAME:
         if try_to_merge_with_ksm_page(s, page, frame, kframe):
-            stable_tree_append(s, page, int(s.frame_node[kframe]))
-            s.scan[Scan.VISIT] = Cost.MERGE
+            stable_tree_append(s, page, int64(s.frames[kframe, FRAME_NODE]))
+            s.scan[Scan.VISIT] = Knob.MERGE_NS
         return True
     if old:
-        if checksum_changed(s, page, int(s.frame_content[frame])):
-            s.scan[Scan.VISIT] = Cost.CHECKSUM
+        if checksum_changed(s, page, int64(s.frames[frame, FRAME_CONTENT])):
+            s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
             return True
         if try_to_merge_with_zero_page(s, page, frame):
             return True

@@ -3,6 +3,8 @@
 It moves mms about; it never looks at their pages.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import kernel
 from ksmbatch.codes import Run
 from ksmbatch.state import LIST_ITEMS, NO_MM, REGISTERED, SLOT_NEXT, SLOT_PREV, USERS, Knob, Scan
@@ -13,11 +15,11 @@ def link_slot(s, mm, before):
     """Puts `mm` before `before` (NO_MM: at the end). Writes: mms, scan."""
     if before == NO_MM:
         after = NO_MM
-        previous = int(s.scan[Scan.SLOT_LAST])
+        previous = int64(s.scan[Scan.SLOT_LAST])
         s.scan[Scan.SLOT_LAST] = mm
     else:
         after = before
-        previous = int(s.mms[before, SLOT_PREV])
+        previous = int64(s.mms[before, SLOT_PREV])
         s.mms[before, SLOT_PREV] = mm
     s.mms[mm, SLOT_NEXT] = after
     s.mms[mm, SLOT_PREV] = previous
@@ -30,8 +32,8 @@ def link_slot(s, mm, before):
 @kernel
 def unlink_slot(s, mm):
     """Takes `mm` out. Writes: mms, scan."""
-    after = int(s.mms[mm, SLOT_NEXT])
-    previous = int(s.mms[mm, SLOT_PREV])
+    after = int64(s.mms[mm, SLOT_NEXT])
+    previous = int64(s.mms[mm, SLOT_PREV])
     if previous == NO_MM:
         s.scan[Scan.SLOT_FIRST] = after
     else:
@@ -49,7 +51,7 @@ def ksm_enter(s, mm):
     Mirrors: mm/ksm.c __ksm_enter()
     Writes: mms, scan.
     """
-    cursor = int(s.scan[Scan.CUR_MM])
+    cursor = int64(s.scan[Scan.CUR_MM])
     link_slot(s, mm, NO_MM if s.knobs[Knob.RUN] == Run.UNMERGE else cursor)
     s.mms[mm, REGISTERED] = 1
 
@@ -62,12 +64,12 @@ def ksm_exit(s, mm):
     Writes: mms, scan.
     """
     s.mms[mm, USERS] = 0
-    cursor = int(s.scan[Scan.CUR_MM])
+    cursor = int64(s.scan[Scan.CUR_MM])
     if not s.mms[mm, REGISTERED] or mm == cursor:
         return
     unlink_slot(s, mm)
     if s.mms[mm, LIST_ITEMS] == 0:
         s.mms[mm, REGISTERED] = 0
         return
-    behind = int(s.scan[Scan.SLOT_FIRST]) if cursor == NO_MM else int(s.mms[cursor, SLOT_NEXT])
+    behind = int64(s.scan[Scan.SLOT_FIRST]) if cursor == NO_MM else int64(s.mms[cursor, SLOT_NEXT])
     link_slot(s, mm, behind)

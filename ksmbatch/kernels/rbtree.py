@@ -4,8 +4,12 @@ A tree is `roots[tree]` plus the columns LEFT, RIGHT, PARENT and BLACK of `links
 walks compares. Stable and unstable trees use the same functions on different matrices.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import kernel
 from ksmbatch.state import BLACK, LEFT, NIL, PARENT, RIGHT
+
+RED, NOT_RED = int64(0), int64(1)  # of column BLACK
 
 
 @kernel
@@ -30,7 +34,7 @@ def rotate_set_parents(links, roots, tree, old, new, black):
     Mirrors: lib/rbtree.c __rb_rotate_set_parents()
     Reads: links. Writes: links, roots.
     """
-    parent = int(links[old, PARENT])
+    parent = int64(links[old, PARENT])
     links[new, PARENT] = parent
     links[new, BLACK] = links[old, BLACK]
     links[old, PARENT] = new
@@ -73,32 +77,32 @@ def rb_link_and_insert(links, roots, tree, node, parent, side):
             return
         if links[parent, BLACK]:
             return
-        grandparent = int(links[parent, PARENT])
+        grandparent = int64(links[parent, PARENT])
         # the two sides mirror each other: near is the side on which the parent hangs
         near = LEFT if links[grandparent, LEFT] == parent else RIGHT
         far = RIGHT if near == LEFT else LEFT
-        uncle = int(links[grandparent, far])
+        uncle = int64(links[grandparent, far])
         if uncle != NIL and not links[uncle, BLACK]:
             links[uncle, BLACK] = 1
             links[parent, BLACK] = 1
             node = grandparent
-            parent = int(links[node, PARENT])
+            parent = int64(links[node, PARENT])
             links[node, BLACK] = 0
             continue
-        inner = int(links[parent, far])
+        inner = int64(links[parent, far])
         if node == inner:
-            inner = int(links[node, near])
+            inner = int64(links[node, near])
             links[parent, far] = inner
             links[node, near] = parent
             set_parent_black(links, inner, parent)
             links[parent, PARENT] = node
             links[parent, BLACK] = 0
             parent = node
-            inner = int(links[node, far])
+            inner = int64(links[node, far])
         links[grandparent, near] = inner
         links[parent, far] = grandparent
         set_parent_black(links, inner, grandparent)
-        rotate_set_parents(links, roots, tree, grandparent, parent, 0)
+        rotate_set_parents(links, roots, tree, grandparent, parent, RED)
         return
 
 
@@ -109,9 +113,9 @@ def rb_erase(links, roots, tree, node):
     Mirrors: lib/rbtree.c rb_erase(), __rb_erase_augmented()
     Reads: links. Writes: links, roots.
     """
-    child = int(links[node, RIGHT])
-    left = int(links[node, LEFT])
-    parent = int(links[node, PARENT])
+    child = int64(links[node, RIGHT])
+    left = int64(links[node, LEFT])
+    parent = int64(links[node, PARENT])
     rebalance = NIL
     if left == NIL:
         change_child(links, roots, tree, node, child, parent)
@@ -126,17 +130,17 @@ def rb_erase(links, roots, tree, node):
         change_child(links, roots, tree, node, left, parent)
     else:
         successor = child
-        below = int(links[child, LEFT])
+        below = int64(links[child, LEFT])
         if below == NIL:
             under = successor
-            orphan = int(links[successor, RIGHT])
+            orphan = int64(links[successor, RIGHT])
         else:
             under = successor
             while below != NIL:
                 under = successor
                 successor = below
-                below = int(links[successor, LEFT])
-            orphan = int(links[successor, RIGHT])
+                below = int64(links[successor, LEFT])
+            orphan = int64(links[successor, RIGHT])
             links[under, LEFT] = orphan
             links[successor, RIGHT] = child
             links[child, PARENT] = successor
@@ -164,17 +168,17 @@ def erase_color(links, roots, tree, parent):
     while True:
         near = LEFT if links[parent, RIGHT] != node else RIGHT
         far = RIGHT if near == LEFT else LEFT
-        sibling = int(links[parent, far])
+        sibling = int64(links[parent, far])
         if not links[sibling, BLACK]:
-            inner = int(links[sibling, near])
+            inner = int64(links[sibling, near])
             links[parent, far] = inner
             links[sibling, near] = parent
             set_parent_black(links, inner, parent)
-            rotate_set_parents(links, roots, tree, parent, sibling, 0)
+            rotate_set_parents(links, roots, tree, parent, sibling, RED)
             sibling = inner
-        outer = int(links[sibling, far])
+        outer = int64(links[sibling, far])
         if outer == NIL or links[outer, BLACK]:
-            inner = int(links[sibling, near])
+            inner = int64(links[sibling, near])
             if inner == NIL or links[inner, BLACK]:
                 links[sibling, PARENT] = parent
                 links[sibling, BLACK] = 0
@@ -182,24 +186,24 @@ def erase_color(links, roots, tree, parent):
                     links[parent, BLACK] = 1
                     return
                 node = parent
-                parent = int(links[node, PARENT])
+                parent = int64(links[node, PARENT])
                 if parent == NIL:
                     return
                 continue
-            outer = int(links[inner, far])
+            outer = int64(links[inner, far])
             links[sibling, near] = outer
             links[inner, far] = sibling
             links[parent, far] = inner
             set_parent_black(links, outer, sibling)
             outer = sibling
             sibling = inner
-        inner = int(links[sibling, near])
+        inner = int64(links[sibling, near])
         links[parent, far] = inner
         links[sibling, near] = parent
         set_parent_black(links, outer, sibling)
         if inner != NIL:
             links[inner, PARENT] = parent
-        rotate_set_parents(links, roots, tree, parent, sibling, 1)
+        rotate_set_parents(links, roots, tree, parent, sibling, NOT_RED)
         return
 
 
@@ -210,9 +214,9 @@ def rb_replace_node(links, roots, tree, victim, new):
     Mirrors: lib/rbtree.c rb_replace_node()
     Reads: links. Writes: links, roots.
     """
-    parent = int(links[victim, PARENT])
-    left = int(links[victim, LEFT])
-    right = int(links[victim, RIGHT])
+    parent = int64(links[victim, PARENT])
+    left = int64(links[victim, LEFT])
+    right = int64(links[victim, RIGHT])
     links[new, PARENT] = parent
     links[new, LEFT] = left
     links[new, RIGHT] = right

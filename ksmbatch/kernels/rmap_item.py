@@ -3,12 +3,28 @@
 An rmap_item is its page's number; mm/ksm.c keeps a list of them per mm, here they stand in the page's own slot.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import kernel
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.kernels.stable_tree import ksm_get_folio, leave_stable_node
 from ksmbatch.kernels.unstable_tree import erase_unstable, forget_item, in_present_tree
 from ksmbatch.metrics import Counter
-from ksmbatch.state import FREED, ITEM, ITEMS, LIST_ITEMS, MEMBER_NODE, NO_FRAME, STABLE, UNSTABLE
+from ksmbatch.state import (
+    AGE,
+    CHECKSUM,
+    FREED,
+    HEAD,
+    ITEM,
+    ITEM_FLAGS,
+    ITEMS,
+    LIST_ITEMS,
+    MEMBER_NODE,
+    NO_FRAME,
+    SKIPS,
+    STABLE,
+    UNSTABLE,
+)
 
 
 @kernel
@@ -18,27 +34,27 @@ def remove_rmap_item_from_tree(s, page):
     Mirrors: mm/ksm.c remove_rmap_item_from_tree()
     Writes: items, members, nodes, mms, counters, stable_*, unstable_*.
     """
-    flags = int(s.item_flags[page])
+    flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if flags & STABLE:
-        node = int(s.members[s.item_head[page], MEMBER_NODE])
+        node = int64(s.members[s.pages[page, HEAD], MEMBER_NODE])
         if ksm_get_folio(s, node) != NO_FRAME:
             leave_stable_node(s, page, node)
     elif flags & UNSTABLE:
         if in_present_tree(s, page):
             erase_unstable(s, page)
         s.counters[Counter.PAGES_UNSHARED] -= 1
-        s.item_flags[page] = flags & ~UNSTABLE
+        s.page_bytes[page, ITEM_FLAGS] = flags & ~UNSTABLE
 
 
 @kernel
 def get_next_rmap_item(s, page, mm):
     """Makes an rmap_item for `page` of `mm` if it has none. Mirrors: mm/ksm.c get_next_rmap_item(). Writes: items, mms, counters."""
-    if s.item_flags[page] & ITEM:
+    if s.page_bytes[page, ITEM_FLAGS] & ITEM:
         return
-    s.item_flags[page] = int(s.item_flags[page]) & FREED | ITEM
-    s.item_age[page] = 0
-    s.item_skips[page] = 0
-    s.item_checksum[page] = -1
+    s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & FREED | ITEM
+    s.page_bytes[page, AGE] = 0
+    s.page_bytes[page, SKIPS] = 0
+    s.pages[page, CHECKSUM] = -1
     s.counters[Counter.KSM_RMAP_ITEMS] += 1
     s.mms[mm, ITEMS] += 1
     s.mms[mm, LIST_ITEMS] += 1
@@ -58,5 +74,5 @@ def free_rmap_item(s, page, mm):
 def free_rmap_items(s, first, end):
     """Frees all rmap_items of the pages [first, end), which belong to one mm."""
     for page in range(first, end):
-        if s.item_flags[page] & ITEM:
+        if s.page_bytes[page, ITEM_FLAGS] & ITEM:
             free_rmap_item(s, page, mm_of(s, page))

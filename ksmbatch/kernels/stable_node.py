@@ -3,6 +3,8 @@
 It takes and gives back slots and keeps `stable_hot`; what ksmd does with stable nodes is in `stable_tree`.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.state import (
     CHAIN,
@@ -24,6 +26,7 @@ from ksmbatch.state import (
     PREV,
     RANK,
     SETTLED,
+    STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
     WHERE,
@@ -38,11 +41,11 @@ def alloc_stable_node(s, content, frame, nid):
     Mirrors: mm/ksm.c alloc_stable_node()
     Reads: rank. Writes: nodes, scan. Returns: its slot; the caller made sure that there is one.
     """
-    node = int(s.scan[Scan.FREE_NODE])
+    node = int64(s.scan[Scan.FREE_NODE])
     if node != NIL:
         s.scan[Scan.FREE_NODE] = s.nodes[node, NEXT]
     else:
-        node = int(s.scan[Scan.NEXT_NODE])
+        node = int64(s.scan[Scan.NEXT_NODE])
         s.scan[Scan.NEXT_NODE] = node + 1
     for column in range(s.nodes.shape[1]):
         s.nodes[node, column] = 0
@@ -76,7 +79,7 @@ def unsettle(s, chain):
     """Notes that the next walk over `chain` may change it. Writes: nodes, stable_hot."""
     if s.nodes[chain, SETTLED]:
         s.nodes[chain, SETTLED] = 0
-        s.stable_hot[s.nodes[chain, NID]] += 1
+        s.trees[STABLE_HOT, s.nodes[chain, NID]] += 1
 
 
 @kernel
@@ -84,14 +87,14 @@ def settle(s, chain):
     """Notes that walks over `chain` change nothing until one of its dups changes. Writes: nodes, stable_hot."""
     if not s.nodes[chain, SETTLED]:
         s.nodes[chain, SETTLED] = 1
-        s.stable_hot[s.nodes[chain, NID]] -= 1
+        s.trees[STABLE_HOT, s.nodes[chain, NID]] -= 1
 
 
 @kernel
 def length_changed(s, node):
     """To be called when an rmap_item joined or left `node`. Reads: nodes. Writes: as unsettle()."""
     if s.nodes[node, WHERE] == IN_CHAIN:
-        unsettle(s, int(s.nodes[node, CHAIN]))
+        unsettle(s, int64(s.nodes[node, CHAIN]))
 
 
 @kernel
@@ -102,9 +105,9 @@ def kpfn_gone(s, node):
     """
     s.nodes[node, KPFN] = NO_FRAME
     if s.nodes[node, WHERE] == IN_TREE:
-        s.stable_hot[s.nodes[node, NID]] += 1
+        s.trees[STABLE_HOT, s.nodes[node, NID]] += 1
     elif s.nodes[node, WHERE] == IN_CHAIN:
-        chain = int(s.nodes[node, CHAIN])
+        chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1
         unsettle(s, chain)
 
@@ -112,7 +115,7 @@ def kpfn_gone(s, node):
 @kernel
 def push_dup(s, chain, dup):
     """Puts `dup` first in the hlist of `chain`. Writes: nodes."""
-    first = int(s.nodes[chain, FIRST])
+    first = int64(s.nodes[chain, FIRST])
     s.nodes[dup, NEXT] = first
     s.nodes[dup, PREV] = NIL
     if first != NIL:
@@ -123,8 +126,8 @@ def push_dup(s, chain, dup):
 @kernel
 def unlink_dup(s, chain, dup):
     """Takes `dup` out of the hlist of `chain`. Writes: nodes."""
-    after = int(s.nodes[dup, NEXT])
-    before = int(s.nodes[dup, PREV])
+    after = int64(s.nodes[dup, NEXT])
+    before = int64(s.nodes[dup, PREV])
     if before == NIL:
         s.nodes[chain, FIRST] = after
     else:
@@ -136,7 +139,7 @@ def unlink_dup(s, chain, dup):
 @kernel
 def push_migrate(s, node):
     """Puts `node` first on migrate_nodes. Writes: nodes, scan."""
-    first = int(s.scan[Scan.MIGRATE_FIRST])
+    first = int64(s.scan[Scan.MIGRATE_FIRST])
     s.nodes[node, NEXT] = first
     s.nodes[node, PREV] = NIL
     if first != NIL:
@@ -147,8 +150,8 @@ def push_migrate(s, node):
 @kernel
 def unlink_migrate(s, node):
     """Takes `node` off migrate_nodes. Writes: nodes, scan."""
-    after = int(s.nodes[node, NEXT])
-    before = int(s.nodes[node, PREV])
+    after = int64(s.nodes[node, NEXT])
+    before = int64(s.nodes[node, PREV])
     if before == NIL:
         s.scan[Scan.MIGRATE_FIRST] = after
     else:
@@ -160,13 +163,13 @@ def unlink_migrate(s, node):
 @kernel
 def add_member(s, node, page):
     """Hangs the rmap_item of `page` into the hlist of `node`. Writes: members, nodes, scan. Returns: the member."""
-    member = int(s.scan[Scan.FREE_MEMBER])
+    member = int64(s.scan[Scan.FREE_MEMBER])
     if member != NIL:
         s.scan[Scan.FREE_MEMBER] = s.members[member, MEMBER_NEXT]
     else:
-        member = int(s.scan[Scan.NEXT_MEMBER])
+        member = int64(s.scan[Scan.NEXT_MEMBER])
         s.scan[Scan.NEXT_MEMBER] = member + 1
-    first = int(s.nodes[node, FIRST])
+    first = int64(s.nodes[node, FIRST])
     s.members[member, MEMBER_PAGE] = page
     s.members[member, MEMBER_NODE] = node
     s.members[member, MEMBER_NEXT] = first
@@ -180,8 +183,8 @@ def add_member(s, node, page):
 @kernel
 def drop_member(s, member):
     """Takes `member` out of its node's hlist and gives it back. Writes: members, nodes, scan."""
-    after = int(s.members[member, MEMBER_NEXT])
-    before = int(s.members[member, MEMBER_PREV])
+    after = int64(s.members[member, MEMBER_NEXT])
+    before = int64(s.members[member, MEMBER_PREV])
     if before == NIL:
         s.nodes[s.members[member, MEMBER_NODE], FIRST] = after
     else:

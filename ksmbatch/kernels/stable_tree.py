@@ -4,8 +4,11 @@ A walk prunes stale nodes and chains on its path. While a tree has none that it 
 `stable_at`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.fault import mm_of
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
 from ksmbatch.kernels.stable_node import (
     add_member,
@@ -21,19 +24,25 @@ from ksmbatch.kernels.stable_node import (
     unlink_migrate,
     unsettle,
 )
-from ksmbatch.kernels.fault import mm_of
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     CHAIN,
     CONTENT,
     FIRST,
+    FRAME_CONTENT,
+    FRAME_FLAGS,
+    FRAME_NID,
+    FRAME_NODE,
+    HEAD,
     IN_CHAIN,
     IN_MIGRATE,
     IN_TREE,
+    ITEM_FLAGS,
     KPFN,
     KSM,
     LEFT,
     LEN,
+    MAPCOUNT,
     MEMBER_NEXT,
     MEMBER_PAGE,
     MERGING,
@@ -45,7 +54,10 @@ from ksmbatch.state import (
     RIGHT,
     SETTLED,
     STABLE,
+    STABLE_CHAINS,
+    STABLE_HOT,
     STABLE_NODE_CHAIN,
+    STABLE_ROOT,
     STALE_DUPS,
     WHERE,
     Knob,
@@ -53,6 +65,8 @@ from ksmbatch.state import (
 )
 
 NS_PER_JIFFY = 4_000_000  # CONFIG_HZ=250
+NOW, AND_ONE_MORE = int64(0), int64(1)  # offsets of is_page_sharing_candidate()
+NO_PRUNE, MAY_PRUNE = int64(0), int64(1)
 
 
 @inlined
@@ -60,7 +74,7 @@ def get_kpfn_nid(s, frame):
     """The tree to which `frame` belongs. Mirrors: mm/ksm.c get_kpfn_nid(). Reads: knobs, frame_nid."""
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
         return 0
-    return int(s.frame_nid[frame])
+    return int64(s.frame_bytes[frame, FRAME_NID])
 
 
 @inlined
@@ -73,23 +87,23 @@ def is_page_sharing_candidate(s, node, offset):
 @kernel
 def tree_erase(s, node):
     """Takes a plain node or a chain out of its stable tree. Writes: nodes, stable_root, stable_at, stable_hot, stable_chains."""
-    nid = int(s.nodes[node, NID])
-    rb_erase(s.nodes, s.stable_root, nid, node)
+    nid = int64(s.nodes[node, NID])
+    rb_erase(s.nodes, s.trees[STABLE_ROOT], nid, node)
     s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
     if is_chain(s, node):
-        s.stable_chains[nid] -= 1
+        s.trees[STABLE_CHAINS, nid] -= 1
         settle(s, node)
     elif s.nodes[node, KPFN] == NO_FRAME:
-        s.stable_hot[nid] -= 1
+        s.trees[STABLE_HOT, nid] -= 1
 
 
 @kernel
 def tree_replace(s, old, new):
     """`new` takes the place of `old` in the tree. Writes: nodes, stable_root, stable_at."""
-    nid = int(s.nodes[old, NID])
+    nid = int64(s.nodes[old, NID])
     s.nodes[new, NID] = nid
     s.nodes[new, WHERE] = IN_TREE
-    rb_replace_node(s.nodes, s.stable_root, nid, old, new)
+    rb_replace_node(s.nodes, s.trees[STABLE_ROOT], nid, old, new)
     s.stable_at[nid, s.nodes[new, CONTENT]] = new
 
 
@@ -98,7 +112,7 @@ def tree_insert(s, node, nid, parent, side):
     """Hangs a plain node into the tree of `nid`. Writes: nodes, stable_root, stable_at."""
     s.nodes[node, NID] = nid
     s.nodes[node, WHERE] = IN_TREE
-    rb_link_and_insert(s.nodes, s.stable_root, nid, node, parent, side)
+    rb_link_and_insert(s.nodes, s.trees[STABLE_ROOT], nid, node, parent, side)
     s.stable_at[nid, s.nodes[node, CONTENT]] = node
 
 
@@ -121,7 +135,7 @@ def stable_node_dup_del(s, node):
     Writes: nodes, counters, stable_*.
     """
     if s.nodes[node, WHERE] == IN_CHAIN:
-        chain = int(s.nodes[node, CHAIN])
+        chain = int64(s.nodes[node, CHAIN])
         unlink_dup(s, chain, node)
         s.counters[Counter.STABLE_NODE_DUPS] -= 1
         if s.nodes[node, KPFN] == NO_FRAME:
@@ -138,14 +152,14 @@ def alloc_stable_node_chain(s, dup):
     Mirrors: mm/ksm.c alloc_stable_node_chain()
     Writes: nodes, node_prune_time, counters, stable_*. Returns: the chain.
     """
-    chain = alloc_stable_node(s, int(s.nodes[dup, CONTENT]), NO_FRAME, 0)
+    chain = alloc_stable_node(s, int64(s.nodes[dup, CONTENT]), NO_FRAME, int64(s.nodes[dup, NID]))
     s.nodes[chain, LEN] = STABLE_NODE_CHAIN
     s.node_prune_time[chain] = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
     s.counters[Counter.STABLE_NODE_CHAINS] += 1
     tree_replace(s, dup, chain)
-    nid = s.nodes[chain, NID]
-    s.stable_chains[nid] += 1
-    s.stable_hot[nid] += 1  # unsettled
+    nid = int64(s.nodes[chain, NID])
+    s.trees[STABLE_CHAINS, nid] += 1
+    s.trees[STABLE_HOT, nid] += 1  # unsettled
     add_dup(s, dup, chain)
     return chain
 
@@ -153,10 +167,10 @@ def alloc_stable_node_chain(s, dup):
 @kernel
 def collapse_chain(s, chain, dup):
     """The only dup left takes the place of its chain. Mirrors: mm/ksm.c stable_node_dup(), `found && nr == 1`."""
-    nid = s.nodes[chain, NID]
+    nid = int64(s.nodes[chain, NID])
     s.counters[Counter.STABLE_NODE_CHAINS] -= 1
     s.counters[Counter.STABLE_NODE_DUPS] -= 1
-    s.stable_chains[nid] -= 1
+    s.trees[STABLE_CHAINS, nid] -= 1
     settle(s, chain)
     tree_replace(s, chain, dup)
     free_stable_node(s, chain)
@@ -177,16 +191,16 @@ def remove_node_from_stable_tree(s, node):
     Mirrors: mm/ksm.c remove_node_from_stable_tree()
     Writes: nodes, members, items, mms, counters, stable_*.
     """
-    member = int(s.nodes[node, FIRST])
+    member = int64(s.nodes[node, FIRST])
     while member != NIL:
-        after = int(s.members[member, MEMBER_NEXT])
-        page = int(s.members[member, MEMBER_PAGE])
+        after = int64(s.members[member, MEMBER_NEXT])
+        page = int64(s.members[member, MEMBER_PAGE])
         if after != NIL:
             s.counters[Counter.PAGES_SHARING] -= 1
         else:
             s.counters[Counter.PAGES_SHARED] -= 1
         s.mms[mm_of(s, page), MERGING] -= 1
-        s.item_flags[page] = int(s.item_flags[page]) & ~STABLE
+        s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~STABLE
         drop_member(s, member)
         member = after
     if s.nodes[node, WHERE] == IN_MIGRATE:
@@ -199,7 +213,7 @@ def remove_node_from_stable_tree(s, node):
 @kernel
 def ksm_get_folio(s, node):
     """The frame of `node`; a stale node is removed on the spot, and NO_FRAME returned. Mirrors: mm/ksm.c ksm_get_folio()."""
-    frame = int(s.nodes[node, KPFN])
+    frame = int64(s.nodes[node, KPFN])
     if frame == NO_FRAME:
         remove_node_from_stable_tree(s, node)
     return frame
@@ -213,8 +227,8 @@ def stable_tree_append(s, page, node):
     else:
         s.counters[Counter.PAGES_SHARED] += 1
     s.nodes[node, LEN] += 1
-    s.item_head[page] = add_member(s, node, page)
-    s.item_flags[page] |= STABLE
+    s.pages[page, HEAD] = add_member(s, node, page)
+    s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm_of(s, page), MERGING] += 1
     s.counters[Counter.PAGES_MERGED] += 1
     length_changed(s, node)
@@ -223,8 +237,8 @@ def stable_tree_append(s, page, node):
 @kernel
 def leave_stable_node(s, page, node):
     """The rmap_item of `page` leaves `node`, which lives. Mirrors: mm/ksm.c remove_rmap_item_from_tree()."""
-    drop_member(s, int(s.item_head[page]))
-    s.item_flags[page] = int(s.item_flags[page]) & ~STABLE
+    drop_member(s, int64(s.pages[page, HEAD]))
+    s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~STABLE
     s.nodes[node, LEN] -= 1
     if s.nodes[node, FIRST] != NIL:
         s.counters[Counter.PAGES_SHARING] -= 1
@@ -247,7 +261,7 @@ def may_prune(s, chain, prune):
     Mirrors: mm/ksm.c stable_node_dup(), the test with time_before()
     Reads: knobs, counters. Writes: node_prune_time.
     """
-    if not prune:
+    if prune == NO_PRUNE:
         return False
     now = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
     if now < s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]):
@@ -268,21 +282,21 @@ def find_dup(s, chain, prune):
     found_length = 0
     n_seen = 0
     first_with_room = NIL
-    dup = int(s.nodes[chain, FIRST])
+    dup = int64(s.nodes[chain, FIRST])
     while dup != NIL:
-        after = int(s.nodes[dup, NEXT])
+        after = int64(s.nodes[dup, NEXT])
         if ksm_get_folio(s, dup) == NO_FRAME:
             dup = after
             continue
         n_seen += 1
-        room = is_page_sharing_candidate(s, dup, 0)
-        length = int(s.nodes[dup, LEN])
+        room = is_page_sharing_candidate(s, dup, NOW)
+        length = int64(s.nodes[dup, LEN])
         if room and first_with_room == NIL:
             first_with_room = dup
         if found == NIL:
             better = room or not old
         else:
-            better = room and (not is_page_sharing_candidate(s, found, 0) or length > found_length)
+            better = room and (not is_page_sharing_candidate(s, found, NOW) or length > found_length)
         if better:
             found = dup
             found_length = length
@@ -304,30 +318,32 @@ def stable_node_chain(s, node, prune):
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     if not is_chain(s, node):
         frame = ksm_get_folio(s, node)
-        if frame == NO_FRAME or (old and not is_page_sharing_candidate(s, node, 0)):
+        if frame == NO_FRAME or (old and not is_page_sharing_candidate(s, node, NOW)):
             return frame, NIL, node
         return frame, node, node
     prunes = may_prune(s, node, prune)
-    n_stale = int(s.nodes[node, STALE_DUPS])
+    n_stale = int64(s.nodes[node, STALE_DUPS])
     found, n_seen, first_with_room = find_dup(s, node, prunes)
-    first = int(s.nodes[node, FIRST])
+    first = int64(s.nodes[node, FIRST])
     if first == NIL:
         free_stable_node_chain(s, node)
         return NO_FRAME, NIL, node
     if found == NIL:
-        return int(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
-    frame = int(s.nodes[found, KPFN])
+        return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
+    frame = int64(s.nodes[found, KPFN])
     if s.nodes[first, NEXT] == NIL and (prunes or not old):
         collapse_chain(s, node, found)
         return frame, found, found
-    moves = first != found and is_page_sharing_candidate(s, found, 1)
+    moves = first != found and is_page_sharing_candidate(s, found, AND_ONE_MORE)
     if moves:
         unlink_dup(s, node, found)
         push_dup(s, node, found)
     if not s.nodes[node, SETTLED] and not moves and n_stale == s.nodes[node, STALE_DUPS]:
         timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
         # a walk that inserts would take, and move to the front, the first with room
-        other_moves = first_with_room != first and first_with_room != NIL and is_page_sharing_candidate(s, first_with_room, 1)
+        other_moves = (
+            first_with_room != first and first_with_room != NIL and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
+        )
         if timed or (prunes and not other_moves):
             settle(s, node)
     return frame, found, node
@@ -336,11 +352,11 @@ def stable_node_chain(s, node, prune):
 @kernel
 def is_observable(s, nid):
     """Whether a walk through the stable tree of `nid` may change what it passes. Reads: stable_*, knobs, counters."""
-    if s.stable_hot[nid] != 0 or s.knobs[Knob.FORCE_EXACT]:
+    if s.trees[STABLE_HOT, nid] != 0 or s.knobs[Knob.FORCE_EXACT]:
         return True
     delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
     # with a delay, passing a chain that is due starts its delay anew
-    return s.stable_chains[nid] != 0 and delay > 0 and s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= jiffies_of(delay)
+    return s.trees[STABLE_CHAINS, nid] != 0 and delay > 0 and s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= jiffies_of(delay)
 
 
 @kernel
@@ -351,22 +367,22 @@ def stable_walk(s, nid, content, prune):
     Returns: frame found or NO_FRAME; its dup or NIL; its node; and where a new node would hang (parent, side), if none was found.
     """
     if not is_observable(s, nid):
-        node = int(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
+        node = int64(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
         if node == NIL:
             return NO_FRAME, NIL, NIL
         return stable_node_chain(s, node, prune)
     s.scan[Scan.EXACT] = 1
-    key = int(s.rank[content])
-    current = int(s.stable_root[nid])
+    key = int64(s.rank[content])
+    current = int64(s.trees[STABLE_ROOT, nid])
     while current != NIL:
         frame, dup, node = stable_node_chain(s, current, prune)
         if frame == NO_FRAME:
-            current = int(s.stable_root[nid])  # the tree was changed: again from the root
+            current = int64(s.trees[STABLE_ROOT, nid])  # the tree was changed: again from the root
             continue
-        other = int(s.nodes[node, RANK])
+        other = int64(s.nodes[node, RANK])
         if key == other:
             return frame, dup, node
-        current = int(s.nodes[node, LEFT if key < other else RIGHT])
+        current = int64(s.nodes[node, LEFT if key < other else RIGHT])
     return NO_FRAME, NIL, NIL
 
 
@@ -381,21 +397,21 @@ def unsettle_all_chains(s):
 @kernel
 def find_place(s, nid, content):
     """Where a node of `content`, which the tree of `nid` lacks, would hang. Reads: nodes, rank. Returns: parent, side."""
-    key = int(s.rank[content])
+    key = int64(s.rank[content])
     parent = NIL
     side = 0
-    current = int(s.stable_root[nid])
+    current = int64(s.trees[STABLE_ROOT, nid])
     while current != NIL:
         parent = current
         side = -1 if key < s.nodes[current, RANK] else 1
-        current = int(s.nodes[current, LEFT if side < 0 else RIGHT])
+        current = int64(s.nodes[current, LEFT if side < 0 else RIGHT])
     return parent, side
 
 
 @kernel
 def room_for(s, node, frame):
     """`frame`, if its node has room, as stable_tree_search() returns the page itself; else NO_FRAME."""
-    return frame if is_page_sharing_candidate(s, node, 0) else NO_FRAME
+    return frame if is_page_sharing_candidate(s, node, NOW) else NO_FRAME
 
 
 @kernel
@@ -438,12 +454,12 @@ def stable_tree_search(s, frame):
     Mirrors: mm/ksm.c stable_tree_search()
     Writes: nodes, items, counters, stable_*, scan.
     """
-    page_node = int(s.frame_node[frame]) if s.frame_flags[frame] & KSM else NIL
+    page_node = int64(s.frames[frame, FRAME_NODE]) if s.frame_bytes[frame, FRAME_FLAGS] & KSM else NIL
     if page_node != NIL and s.nodes[page_node, WHERE] != IN_MIGRATE:
         return frame
     nid = get_kpfn_nid(s, frame)
-    content = int(s.frame_content[frame])
-    found, dup, node = stable_walk(s, nid, content, True)
+    content = int64(s.frames[frame, FRAME_CONTENT])
+    found, dup, node = stable_walk(s, nid, content, MAY_PRUNE)
     if found == NO_FRAME:
         if page_node == NIL:
             return NO_FRAME
@@ -451,16 +467,16 @@ def stable_tree_search(s, frame):
         parent, side = find_place(s, nid, content)
         tree_insert(s, page_node, nid, parent, side)
         return room_for(s, page_node, frame)
-    if page_node != NIL and s.frame_mapcount[frame] > 1:
+    if page_node != NIL and s.frames[frame, MAPCOUNT] > 1:
         if not is_chain(s, node):
             node = alloc_stable_node_chain(s, node)
         unlink_migrate(s, page_node)
         add_dup(s, page_node, node)
         return room_for(s, page_node, frame)
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
-    if dup == NIL or (not old and not is_page_sharing_candidate(s, dup, 0)):
+    if dup == NIL or (not old and not is_page_sharing_candidate(s, dup, NOW)):
         return NO_FRAME
-    other = int(s.nodes[dup, KPFN])
+    other = int64(s.nodes[dup, KPFN])
     if get_kpfn_nid(s, other) != s.nodes[dup, NID]:
         return replace_moved_dup(s, dup, node, page_node, frame, nid)
     return other
@@ -474,8 +490,8 @@ def stable_tree_insert(s, frame):
     Writes: nodes, frames, counters, stable_*, scan. Returns: the node.
     """
     nid = get_kpfn_nid(s, frame)
-    content = int(s.frame_content[frame])
-    found, _, node = stable_walk(s, nid, content, False)
+    content = int64(s.frames[frame, FRAME_CONTENT])
+    found, _, node = stable_walk(s, nid, content, NO_PRUNE)
     new = alloc_stable_node(s, content, frame, nid)
     if found == NO_FRAME:
         parent, side = find_place(s, nid, content)
@@ -484,18 +500,18 @@ def stable_tree_insert(s, frame):
         if not is_chain(s, node):
             node = alloc_stable_node_chain(s, node)
         add_dup(s, new, node)
-    s.frame_node[frame] = new
-    s.frame_flags[frame] |= KSM
+    s.frames[frame, FRAME_NODE] = new
+    s.frame_bytes[frame, FRAME_FLAGS] |= KSM
     return new
 
 
 @kernel
 def mark_ksm(s, frame):
     """`frame` becomes a KSM page without a stable node yet. Mirrors: set_page_stable_node(page, NULL). Writes: frames, node_counters."""
-    if not s.frame_flags[frame] & KSM:
-        s.frame_flags[frame] |= KSM
-        s.node_counters[s.frame_nid[frame], NodeCounter.KSM_FRAMES] += 1
-    s.frame_node[frame] = NIL
+    if not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
+        s.frame_bytes[frame, FRAME_FLAGS] |= KSM
+        s.node_counters[s.frame_bytes[frame, FRAME_NID], NodeCounter.KSM_FRAMES] += 1
+    s.frames[frame, FRAME_NODE] = NIL
 
 
 @kernel
@@ -511,9 +527,9 @@ def remove_stable_node_chain(s, node):
     """As remove_stable_node(), for a plain node or a whole chain. Mirrors: mm/ksm.c remove_stable_node_chain()."""
     if not is_chain(s, node):
         return remove_stable_node(s, node)
-    dup = int(s.nodes[node, FIRST])
+    dup = int64(s.nodes[node, FIRST])
     while dup != NIL:
-        after = int(s.nodes[dup, NEXT])
+        after = int64(s.nodes[dup, NEXT])
         if not remove_stable_node(s, dup):
             return False
         dup = after
@@ -528,16 +544,16 @@ def remove_all_stable_nodes(s):
     Mirrors: mm/ksm.c remove_all_stable_nodes()
     Writes: nodes, items, mms, counters, stable_*. Returns: whether any is left (EBUSY).
     """
-    n_nids = 1 if s.knobs[Knob.MERGE_ACROSS_NODES] else len(s.stable_root)
+    n_nids = 1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]
     busy = False
     for nid in range(n_nids):
-        while s.stable_root[nid] != NIL:
-            if not remove_stable_node_chain(s, int(s.stable_root[nid])):
+        while s.trees[STABLE_ROOT, nid] != NIL:
+            if not remove_stable_node_chain(s, int64(s.trees[STABLE_ROOT, nid])):
                 busy = True
                 break
-    node = int(s.scan[Scan.MIGRATE_FIRST])
+    node = int64(s.scan[Scan.MIGRATE_FIRST])
     while node != NIL:
-        after = int(s.nodes[node, NEXT])
+        after = int64(s.nodes[node, NEXT])
         if not remove_stable_node(s, node):
             busy = True
         node = after

@@ -5,13 +5,22 @@ insertions and erasures are only written down. Before the first change (`note_un
 Linux's shape, and followed from then on until the next scan forgets it. See docs/adr/0002.
 """
 
+from numpy import int64
+
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     ANON,
+    CHECKSUM,
+    FRAME,
+    FRAME_CONTENT,
+    FRAME_FLAGS,
+    FRAME_NID,
     FREED,
+    ITEM_FLAGS,
+    ITEM_NID,
     KSM,
     LEFT,
     LINKED,
@@ -19,10 +28,14 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     NO_MM,
+    PAGE_FLAGS,
     PARITY,
     PROT_NONE,
     RIGHT,
     UNSTABLE,
+    UNSTABLE_EXACT,
+    UNSTABLE_LEFTOVER,
+    UNSTABLE_ROOT,
     Knob,
     Scan,
 )
@@ -38,7 +51,7 @@ def in_present_tree(s, page):
     Mirrors: the age test in mm/ksm.c remove_rmap_item_from_tree()
     Reads: item_flags, counters.
     """
-    flags = int(s.item_flags[page])
+    flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if not flags & UNSTABLE:
         return False
     return ((flags & PARITY) != 0) == ((s.counters[Counter.FULL_SCANS] & 1) != 0)
@@ -47,9 +60,9 @@ def in_present_tree(s, page):
 @kernel
 def reset_unstable_tree(s, nid):
     """Forgets the tree of `nid`. Mirrors: root_unstable_tree[nid] = RB_ROOT. Writes: unstable_root, unstable_exact, unstable_leftover."""
-    s.unstable_root[nid] = NIL
-    s.unstable_exact[nid] = 0
-    s.unstable_leftover[nid] = 0
+    s.trees[UNSTABLE_ROOT, nid] = NIL
+    s.trees[UNSTABLE_EXACT, nid] = 0
+    s.trees[UNSTABLE_LEFTOVER, nid] = 0
 
 
 @kernel
@@ -59,31 +72,31 @@ def build_unstable_tree(s, nid):
     Every page logged was last looked at in this scan, so item_checksum is the content that it was inserted with.
     Reads: unstable_log, item_checksum, item_nid, rank. Writes: unstable_links, unstable_root, unstable_exact.
     """
-    if s.unstable_exact[nid]:
+    if s.trees[UNSTABLE_EXACT, nid]:
         return
-    s.unstable_exact[nid] = 1
-    s.unstable_root[nid] = NIL
+    s.trees[UNSTABLE_EXACT, nid] = 1
+    s.trees[UNSTABLE_ROOT, nid] = NIL
     for entry in range(s.scan[Scan.LOG_END]):
-        logged = int(s.unstable_log[entry])
+        logged = int64(s.unstable_log[entry])
         slot = logged if logged > 0 else -logged
-        if s.item_nid[slot - 1] != nid:
+        if s.page_bytes[slot - 1, ITEM_NID] != nid:
             continue
         if logged < 0:
-            rb_erase(s.unstable_links, s.unstable_root, nid, slot)
+            rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, slot)
             continue
-        key = s.rank[s.item_checksum[slot - 1]]
+        key = s.rank[s.pages[slot - 1, CHECKSUM]]
         parent = NIL
         side = 0
-        current = int(s.unstable_root[nid])
+        current = int64(s.trees[UNSTABLE_ROOT, nid])
         while current != NIL:
             parent = current
-            if key < s.rank[s.item_checksum[current - 1]]:
+            if key < s.rank[s.pages[current - 1, CHECKSUM]]:
                 side = -1
-                current = int(s.unstable_links[current, LEFT])
+                current = int64(s.unstable_links[current, LEFT])
             else:
                 side = 1
-                current = int(s.unstable_links[current, RIGHT])
-        rb_link_and_insert(s.unstable_links, s.unstable_root, nid, slot, parent, side)
+                current = int64(s.unstable_links[current, RIGHT])
+        rb_link_and_insert(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, slot, parent, side)
 
 
 @kernel
@@ -93,7 +106,7 @@ def note_unstable_change(s, page):
     Reads: item_flags, item_nid. Writes: as build_unstable_tree().
     """
     if in_present_tree(s, page):
-        build_unstable_tree(s, int(s.item_nid[page]))
+        build_unstable_tree(s, int64(s.page_bytes[page, ITEM_NID]))
 
 
 @kernel
@@ -103,9 +116,9 @@ def erase_unstable(s, page):
     Mirrors: rb_erase() in mm/ksm.c remove_rmap_item_from_tree()
     Reads: item_nid. Writes: unstable_links, unstable_root, unstable_log, scan.
     """
-    nid = int(s.item_nid[page])
-    if s.unstable_exact[nid]:
-        rb_erase(s.unstable_links, s.unstable_root, nid, page + 1)
+    nid = int64(s.page_bytes[page, ITEM_NID])
+    if s.trees[UNSTABLE_EXACT, nid]:
+        rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
     else:
         s.unstable_log[s.scan[Scan.LOG_END]] = -page - 1
         s.scan[Scan.LOG_END] += 1
@@ -118,24 +131,24 @@ def mergeable_frame(s, page):
     Mirrors: mm/ksm.c get_mergeable_page(); 6.1 does so with follow_page(), which does not see into PROT_NONE areas
     Reads: page_flags, page_frame.
     """
-    flags = int(s.page_flags[page])
+    flags = int64(s.page_bytes[page, PAGE_FLAGS])
     if flags & (MERGEABLE | ANON) != MERGEABLE | ANON:
         return NO_FRAME
     if flags & PROT_NONE and s.knobs[Knob.KERNEL] < Kernel.V6_12:
         return NO_FRAME
-    return int(s.page_frame[page])
+    return int64(s.pages[page, FRAME])
 
 
 @kernel
 def mark_inserted(s, page, nid):
     """The rmap_item of `page` is in the tree of `nid` now. Reads: counters. Writes: item_flags, item_nid, counters."""
-    flags = int(s.item_flags[page]) | UNSTABLE
+    flags = int64(s.page_bytes[page, ITEM_FLAGS]) | UNSTABLE
     if s.counters[Counter.FULL_SCANS] & 1:
         flags |= PARITY
     else:
         flags &= ~PARITY
-    s.item_flags[page] = flags
-    s.item_nid[page] = nid
+    s.page_bytes[page, ITEM_FLAGS] = flags
+    s.page_bytes[page, ITEM_NID] = nid
     s.counters[Counter.PAGES_UNSHARED] += 1
 
 
@@ -144,17 +157,17 @@ def unstable_look_up(s, page, frame, nid, content):
     """As unstable_walk(), for a tree of which nothing changed."""
     has_twins = content < s.unstable_at.shape[1]  # a content that only one page ever holds is never looked for
     if has_twins:
-        other = int(s.unstable_at[nid, content]) - 1
+        other = int64(s.unstable_at[nid, content]) - 1
         if (
             other >= 0
             and in_present_tree(s, other)
-            and s.item_nid[other] == nid
-            and s.item_checksum[other] == content
+            and s.page_bytes[other, ITEM_NID] == nid
+            and s.pages[other, CHECKSUM] == content
         ):
-            other_frame = int(s.page_frame[other])
+            other_frame = int64(s.pages[other, FRAME])
             if other_frame == frame:
                 return NO_PAGE
-            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_nid[other_frame] != nid:
+            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_bytes[other_frame, FRAME_NID] != nid:
                 return NO_PAGE
             return other
         s.unstable_at[nid, content] = page + 1
@@ -176,32 +189,32 @@ def unstable_walk(s, page, frame, nid, content):
     key = s.rank[content]
     parent = NIL
     side = 0
-    current = int(s.unstable_root[nid])
-    leftover = s.unstable_leftover[nid]
+    current = int64(s.trees[UNSTABLE_ROOT, nid])
+    leftover = s.trees[UNSTABLE_LEFTOVER, nid]
     steps = 0
     while current != NIL:
         other = current - 1
         if leftover:
             steps += 1
-            if leftover == 2 or s.item_flags[other] & FREED or steps > len(s.page_frame):
+            if leftover == 2 or s.page_bytes[other, ITEM_FLAGS] & FREED or steps > len(s.pages):
                 s.scan[Scan.FAULT_PAGE] = other
                 return FAULT
         other_frame = mergeable_frame(s, other)
         if other_frame == NO_FRAME or other_frame == frame:
             return NO_PAGE
-        other_content = int(s.frame_content[other_frame])
+        other_content = int64(s.frames[other_frame, FRAME_CONTENT])
         parent = current
         if content == other_content:
-            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_nid[other_frame] != nid:
+            if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_bytes[other_frame, FRAME_NID] != nid:
                 return NO_PAGE
             return other
         if key < s.rank[other_content]:
             side = -1
-            current = int(s.unstable_links[current, LEFT])
+            current = int64(s.unstable_links[current, LEFT])
         else:
             side = 1
-            current = int(s.unstable_links[current, RIGHT])
-    rb_link_and_insert(s.unstable_links, s.unstable_root, nid, page + 1, parent, side)
+            current = int64(s.unstable_links[current, RIGHT])
+    rb_link_and_insert(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1, parent, side)
     mark_inserted(s, page, nid)
     return NO_PAGE
 
@@ -213,11 +226,11 @@ def unstable_tree_search_insert(s, page, frame, nid):
     Mirrors: mm/ksm.c unstable_tree_search_insert()
     Returns: the partner; NO_PAGE; FAULT.
     """
-    content = int(s.frame_content[frame])
-    if s.frame_flags[frame] & KSM or s.page_flags[page] & PROT_NONE or s.knobs[Knob.FORCE_EXACT]:
+    content = int64(s.frames[frame, FRAME_CONTENT])
+    if s.frame_bytes[frame, FRAME_FLAGS] & KSM or s.page_bytes[page, PAGE_FLAGS] & PROT_NONE or s.knobs[Knob.FORCE_EXACT]:
         # a KSM page passes no checksum gate, so the log could not tell its key; 6.1 cannot see a PROT_NONE page again
         build_unstable_tree(s, nid)
-    if s.unstable_exact[nid]:
+    if s.trees[UNSTABLE_EXACT, nid]:
         return unstable_walk(s, page, frame, nid, content)
     return unstable_look_up(s, page, frame, nid, content)
 
@@ -229,16 +242,16 @@ def keep_leftover_trees(s):
     Mirrors: scan_get_next_rmap_item(), `for (nid = 0; nid < ksm_nr_node_ids; nid++)` with ksm_nr_node_ids 1
     Reads: unstable_log, scan. Writes: unstable_*, item_flags.
     """
-    for nid in range(1, len(s.unstable_root)):
-        if s.unstable_leftover[nid] == 0:
+    for nid in range(1, s.trees.shape[1]):
+        if s.trees[UNSTABLE_LEFTOVER, nid] == 0:
             build_unstable_tree(s, nid)
-            if s.unstable_root[nid] != NIL:
-                s.unstable_leftover[nid] = 1
+            if s.trees[UNSTABLE_ROOT, nid] != NIL:
+                s.trees[UNSTABLE_LEFTOVER, nid] = 1
     between_scans = s.scan[Scan.CUR_MM] == NO_MM
-    for page in range(len(s.item_flags)):
-        hangs = s.item_flags[page] & UNSTABLE and (between_scans or in_present_tree(s, page))
-        if hangs and s.unstable_leftover[s.item_nid[page]] == 1:
-            s.item_flags[page] |= LINKED
+    for page in range(len(s.page_bytes)):
+        hangs = s.page_bytes[page, ITEM_FLAGS] & UNSTABLE and (between_scans or in_present_tree(s, page))
+        if hangs and s.trees[UNSTABLE_LEFTOVER, s.page_bytes[page, ITEM_NID]] == 1:
+            s.page_bytes[page, ITEM_FLAGS] |= LINKED
 
 
 @kernel
@@ -248,14 +261,14 @@ def free_all_trees(s):
     Mirrors: mm/ksm.c unmerge_and_remove_all_rmap_items()
     Reads: unstable_log, item_nid. Writes: unstable_*, item_flags, scan.
     """
-    for nid in range(len(s.unstable_root)):
+    for nid in range(s.trees.shape[1]):
         build_unstable_tree(s, nid)
-        if s.unstable_root[nid] != NIL:
-            s.unstable_leftover[nid] = 2
+        if s.trees[UNSTABLE_ROOT, nid] != NIL:
+            s.trees[UNSTABLE_LEFTOVER, nid] = 2
     s.scan[Scan.LOG_END] = 0
 
 
 @kernel
 def forget_item(s, page):
     """The rmap_item of `page` is freed; remembers so if it still hangs in a forgotten tree. Writes: item_flags."""
-    s.item_flags[page] = FREED if s.item_flags[page] & (LINKED | FREED) else 0
+    s.page_bytes[page, ITEM_FLAGS] = FREED if s.page_bytes[page, ITEM_FLAGS] & (LINKED | FREED) else 0

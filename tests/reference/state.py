@@ -123,6 +123,7 @@ class Ksm:
         self.stable_node_chains_prune_millisecs = 2000
         self.root_stable_tree = [RbRoot() for _ in range(n_nodes)]
         self.root_unstable_tree = [RbRoot() for _ in range(n_nodes)]
+        self.trees_reset = n_nodes  # unstable trees that the running scan began with empty
         self.migrate_nodes: list[StableNode] = []
         self.mm_slots: list[MmSlot] = []
         self.scan = Scan()

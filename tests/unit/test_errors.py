@@ -8,9 +8,7 @@ from ksmbatch.errors import InputError, KsmbatchError, show_value
 
 
 def test_all_parts_make_the_line_of_the_style_guide() -> None:
-    error = InputError(
-        where="configs/x.toml", key="ksm.pages_to_scan", value=0, rule="must be >= 1", hint="kernel default 100"
-    )
+    error = InputError(where="configs/x.toml", key="ksm.pages_to_scan", value=0, rule="must be >= 1", hint="kernel default 100")
     assert str(error) == "configs/x.toml: ksm.pages_to_scan = 0: must be >= 1 (kernel default 100)"
 
 

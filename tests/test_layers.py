@@ -1,0 +1,123 @@
+"""Do imports go one way only? Read from the sources, so that an import inside a function counts as well.
+
+A layer may import the layers before it. Names in `TYPE_CHECKING` blocks count too: a type is knowledge.
+"""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ksmbatch"
+
+# Modules of one line may import each other, and everything of the lines above.
+LAYERS = (
+    ("ksmbatch", "errors", "units", "codes"),
+    ("documents",),
+    ("topology", "events", "metrics"),
+    ("scenario", "workload", "traces", "generators", "contents", "cost"),
+    ("configfile", "faults", "config"),
+    ("state", "vmas", "program"),
+    ("pagetables", "conformance"),
+    ("recordings",),
+    ("accel",),
+    ("kernels",),
+    ("machine", "engine"),
+    ("provenance", "results"),
+    ("analysis", "plots", "tables"),
+    ("replay", "sweep"),
+    ("listing", "cli"),
+    ("__main__",),
+)
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path) -> set[str]:
+    """Full names of everything that `file` imports; for `from m import n` both m and m.n, as n may be a module."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import hides its layer"
+            found.add(str(node.module))
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(module: str) -> str:
+    """The name in LAYERS under which `module` falls: `ksmbatch.kernels.ksmd` is in `kernels`."""
+    return module.split(".")[1] if "." in module else module
+
+
+def parts_imported(file: Path) -> set[str]:
+    own = {name for name in imports_of(file) if name.split(".")[0] == "ksmbatch"}
+    modules = {module_of(other) for other in FILES}
+    return {part_of(name) for name in own if name in modules}
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_every_module_has_a_layer(file: Path) -> None:
+    assert part_of(module_of(file)) in RANK, "add it to LAYERS, where its imports allow it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_go_up_the_list_of_layers_only(file: Path) -> None:
+    part = part_of(module_of(file))
+    wrong = {other for other in parts_imported(file) if RANK[other] > RANK[part]}
+    assert not wrong, f"{module_of(file)} imports {sorted(wrong)}, which come after it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_only_accel_and_kernels_import_numba(file: Path) -> None:
+    if part_of(module_of(file)) not in ("accel", "kernels"):
+        assert not {name for name in imports_of(file) if name.split(".")[0] in ("numba", "llvmlite")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_only_the_engine_imports_kernels(file: Path) -> None:
+    if part_of(module_of(file)) not in ("machine", "engine", "kernels"):
+        assert "kernels" not in parts_imported(file)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "kernels" in file.parts], ids=module_of)
+def test_kernels_import_nothing_but_numpy_accel_codes_state_metrics_and_kernels(file: Path) -> None:
+    outside = {name.split(".")[0] for name in imports_of(file)} - {"ksmbatch"}
+    assert outside <= {"numpy", "numba", "typing", "enum"}
+    assert parts_imported(file) - {"ksmbatch"} <= {"accel", "codes", "state", "metrics", "kernels"}
+
+
+def test_kernels_have_an_order_among_themselves_that_ends_with_ksmd() -> None:
+    kernels = {module_of(file): file for file in FILES if "kernels" in file.parts}
+    graph = {name: imports_of(file) & set(kernels) - {name, "ksmbatch.kernels"} for name, file in kernels.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+    assert not [name for name, imported in graph.items() if "ksmbatch.kernels.ksmd" in imported]
+
+
+def test_the_analysis_knows_results_but_not_the_engine() -> None:
+    for name in ("analysis", "plots", "tables"):
+        assert not parts_imported(PACKAGE / f"{name}.py") & {"machine", "engine", "sweep", "state", "program"}
+
+
+def test_the_configuration_does_not_know_the_state() -> None:
+    assert not parts_imported(PACKAGE / "config.py") & {"state", "accel", "kernels", "engine"}
+
+
+@pytest.mark.parametrize("name", ["scenario", "events", "contents", "workload"])
+def test_the_event_vocabulary_needs_nothing_but_numpy(name: str) -> None:
+    heavy = {"pyarrow", "pandas", "pydantic", "numba", "rich", "typer", "matplotlib"}
+    assert not {name.split(".")[0] for name in imports_of(PACKAGE / f"{name}.py")} & heavy
+
+
+def test_the_check_sees_imports_inside_functions(tmp_path: Path) -> None:
+    file = tmp_path / "late.py"
+    file.write_text("def f():\n    from ksmbatch.kernels import ksmd\n    import numba.core\n")
+    assert imports_of(file) == {"ksmbatch.kernels", "ksmbatch.kernels.ksmd", "numba.core"}
