@@ -19,7 +19,7 @@ from ksmbatch.configfile import Document, read_document, swept
 from ksmbatch.errors import InputError
 from ksmbatch.faults import Model, refuse_unknown, validated
 from ksmbatch.generators import find_generator, generator_keys
-from ksmbatch.sections import KEYS, SECTIONS, WORDS, Host, Knobs, Migration, Plan, Source, knob_kernels
+from ksmbatch.sections import KEYS, WORDS, Host, Knobs, Migration, Plan, Source, knobs
 from ksmbatch.topology import distance_fault
 
 __all__ = ["Config", "Host", "Knobs", "Migration", "Plan", "Point", "Source", "expand", "load"]
@@ -97,7 +97,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Every point of its sweep is checked. Raises InputError.
     """
-    document = read_document(Path(path), overrides, list(SECTIONS), WORDS)
+    document = read_document(Path(path), overrides, KEYS, WORDS)
     first = _points(document)[0].config
     return replace(first, sweep=document.sweep, document=document)
 
@@ -154,13 +154,13 @@ def _section(model: type[Model], name: str, document: Document) -> Model:
 
 
 def _ksm(document: Document, kernel: Kernel) -> Knobs:
-    knobs = _section(Knobs, "ksm", document)
-    absent = [name for name, since in knob_kernels().items() if since > kernel]
+    given = _section(Knobs, "ksm", document)
+    absent = [knob.name for knob in knobs() if knob.since > kernel]
     for name in absent:
-        if name in knobs.model_fields_set:
+        if name in given.model_fields_set:
             rule = f"kernel {kernel.word} has no such knob"
-            raise InputError(key=f"ksm.{name}", value=getattr(knobs, name), rule=rule, hint="leave it out")
-    return knobs.model_copy(update=dict.fromkeys(absent, 0))  # what a kernel lacks is off
+            raise InputError(key=f"ksm.{name}", value=getattr(given, name), rule=rule, hint="leave it out")
+    return given.model_copy(update=dict.fromkeys(absent, 0))  # what a kernel lacks is off
 
 
 def _workload(document: Document) -> Source:
@@ -203,18 +203,17 @@ def _check_together(config: Config) -> None:
     if config.ksm.run != Run.MERGE and (plan.full_scans or plan.scans_per_snapshot):
         key = "run.full_scans" if plan.full_scans else "run.scans_per_snapshot"
         rule = f"is never reached with ksm.run = {config.ksm.run}"
-        raise InputError(
-            key=key, value=plan.full_scans or plan.scans_per_snapshot, rule=rule, hint="run.duration ends a run too"
-        )
+        value = plan.full_scans or plan.scans_per_snapshot
+        raise InputError(key=key, value=value, rule=rule, hint="run.duration ends a run too")
 
 
 def _digest(file: Path) -> str:
     status = file.stat()
-    return _digest_of(file, status.st_size, status.st_mtime_ns)
+    return _digest_of((file, status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=64)
-def _digest_of(file: Path, n_bytes: int, mtime_ns: int) -> str:
-    # size and time are there for the cache: every point of a sweep asks for the same file
-    with file.open("rb") as stream:
+def _digest_of(state: tuple[Path, int, int]) -> str:
+    # cached, because every point of a sweep asks for the same file; size and time tell when it is not the same any more
+    with state[0].open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -42,17 +42,20 @@ class Document:
         return Document(path=self.path, sections=sections, sweep={}, overridden=self.overridden)
 
 
-def read_document(path: Path, overrides: Sequence[str], sections: Sequence[str], words: frozenset[str]) -> Document:
+def read_document(path: Path, overrides: Sequence[str], known: Sequence[str], words: frozenset[str]) -> Document:
     """The document in the TOML file `path`, changed by `overrides` ("KEY=VALUE").
 
-    `sections`: the names that a section may have. `words`: full keys whose values are strings, which `--set` takes without
+    `known`: full keys that exist; only their sections are checked here. `words`: full keys whose values are strings, which `--set` takes without
     quotes even where they look like something else (host.kernel=6.12). Raises InputError.
     """
+    sections = {key.partition(".")[0] for key in known}
     tables = _freeze(_read_toml(path))
     swept = tables.pop("sweep", {})
     for name, table in tables.items():
         if name not in sections:
-            raise InputError(where=path, key=name, rule="unknown section", hint=nearest(name, [*sections, "sweep"]))
+            rule = "unknown section" if isinstance(table, dict) else "stands in no section"
+            hint = nearest(name, [*sorted(sections), "sweep"] if isinstance(table, dict) else known)
+            raise InputError(where=path, key=name, rule=rule, hint=hint)
         if not isinstance(table, dict):
             raise InputError(where=path, key=name, value=table, rule="must be a table")
     if not isinstance(swept, dict):
@@ -60,7 +63,9 @@ def read_document(path: Path, overrides: Sequence[str], sections: Sequence[str],
     sweep = dict(_flat(swept))
     overridden = set()
     for override in overrides:
-        key, value = _parse_override(override, sections, words)
+        key, value = _parse_override(override, words)
+        if key.removeprefix("sweep.").partition(".")[0] not in sections or key.endswith(".") or "." not in key:
+            raise InputError(where=SET, key=key, rule="unknown key", hint=nearest(key, known))
         if key.startswith("sweep."):
             key = key.removeprefix("sweep.")
             sweep[key] = value
@@ -71,6 +76,9 @@ def read_document(path: Path, overrides: Sequence[str], sections: Sequence[str],
         overridden.add(key)
     document = Document(path=path, sections=tables, sweep=sweep, overridden=frozenset(overridden))
     for key, values in sweep.items():
+        section, dot, _ = key.partition(".")
+        if section not in sections or not dot:
+            raise InputError(where=document.place(key), key=swept(key), rule="unknown key", hint=nearest(key, known))
         _check_axis(document, key, values)
     return document
 
@@ -124,15 +132,11 @@ def _put(tables: dict[str, Any], key: str, value: Any) -> None:
     table[names[-1]] = value
 
 
-def _parse_override(override: str, sections: Sequence[str], words: frozenset[str]) -> tuple[str, Any]:
+def _parse_override(override: str, words: frozenset[str]) -> tuple[str, Any]:
     key, equals, text = (part.strip() for part in override.partition("="))
     key = key.replace('"', "")
-    section, _, rest = key.partition(".")
     if not equals or not key:
         raise InputError(where=SET, value=override, rule="must be KEY=VALUE, such as ksm.pages_to_scan=1000")
-    if section not in (*sections, "sweep") or not all(rest.split(".")):
-        hint = f"keys begin with {', '.join(f'{name}.' for name in sections)}"
-        raise InputError(where=SET, key=key, rule="unknown key", hint=hint)
     value = _parse_value(key, text)
     return key, text if key in words and not isinstance(value, str) else value
 

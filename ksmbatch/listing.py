@@ -46,25 +46,20 @@ def _facts(member: Entry) -> list[str]:
 
 def _knobs() -> list[Entry]:
     from ksmbatch.codes import Kernel
-    from ksmbatch.sections import Knobs, knob_kernels
-    from ksmbatch.faults import bounds
+    from ksmbatch.sections import knobs
 
-    first = knob_kernels()
-    members = []
-    for name, field in Knobs.model_fields.items():
-        low, high = bounds(field)
-        members.append(
-            {
-                "name": name,
-                "default": field.default,
-                "min": low,
-                "max": high,
-                "unit": field.json_schema_extra["unit"],  # type: ignore[index, call-overload]  # _knob() made it a dict
-                "kernels": [kernel.word for kernel in Kernel if kernel >= first[name]],
-                "doc": field.description,
-            }
-        )
-    return members
+    return [
+        {
+            "name": knob.name,
+            "default": knob.default,
+            "min": knob.low,
+            "max": knob.high,
+            "unit": knob.unit,
+            "kernels": [kernel.word for kernel in Kernel if kernel >= knob.since],
+            "doc": knob.doc,
+        }
+        for knob in knobs()
+    ]
 
 
 def _kernels() -> list[Entry]:

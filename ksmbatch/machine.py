@@ -82,6 +82,7 @@ class Machine:
         self.live: dict[str, int] = {}  # process -> mm, in the order of start
         self._numbers = {layout.name: number for number, layout in enumerate(program.mms)}
         self._vmas: dict[int, Vmas] = {}
+        self._areas: dict[int, set[str]] = {}
         for name, nanoseconds in (costs or {}).items():
             self.state.knobs[Knob[name]] = nanoseconds
         self.state.knobs[Knob.KERNEL] = kernel
@@ -106,6 +107,7 @@ class Machine:
         number = self._numbers[step.proc]
         self.live[step.proc] = number
         self._vmas[number] = Vmas()
+        self._areas[number] = set()
         self.state.mms[number, state.USERS] = 1
         return _DONE
 
@@ -113,6 +115,7 @@ class Machine:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         self._vmas[number].add(first, first + pages, step.mergeable)
+        self._areas[number].add(step.area)
         self.state.page_bytes[first : first + pages, state.PAGE_NID] = step.node
         self.state.page_bytes[first : first + pages, state.PAGE_FLAGS] |= np.uint8(state.MAPPED)
         if step.mergeable:
@@ -194,6 +197,7 @@ class Machine:
         offset = layout.first - self.program.mms[parent].first
         end = self.program.mms[parent].first + layout.inherited
         self._vmas[child] = self._vmas[parent].copy_below(end, offset)
+        self._areas[child] = set(self._areas[parent])
         fault.fork_pages(self.state, parent, child, end)
         self.state.mms[child, state.USERS] = 1
         self._count_vmas(child)
@@ -206,6 +210,7 @@ class Machine:
 
     def _exit(self, step: Exit) -> Outcome:
         number = self.live.pop(step.proc)
+        del self._vmas[number], self._areas[number]
         layout = self.program.mms[number]
         mm_slot.ksm_exit(self.state, number)
         fault.zap_pages(self.state, layout.first, layout.end)
@@ -276,6 +281,10 @@ class Machine:
             "ksm_merge_any": 0,
             "ksm_mergeable": int(bool(mm[state.MERGEABLE_VMAS])),
         }
+
+    def has_area(self, number: int, area: str) -> bool:
+        """Whether mm `number` has had its mmap of `area` yet."""
+        return area in self._areas[number]
 
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The page table of `pages` pages from global page `first`.

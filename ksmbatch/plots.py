@@ -21,6 +21,7 @@ from ksmbatch import analysis
 from ksmbatch.analysis import Sweep
 from ksmbatch.results import label, short, show
 from ksmbatch.tables import MOMENTS_S, span
+from ksmbatch.units import PAGES_PER_MIB
 
 PICTURE: Final = "saving.png"
 # Okabe and Ito's colours, the ones that differ in print and for the colour-blind; a longer list of values gets a scale
@@ -94,9 +95,9 @@ def scan_rate(sweep: Sweep, times_s: Sequence[float] = MOMENTS_S) -> Figure:
     axes = figure.subplots(2, 2 if against else 1, sharex="col", sharey="row", squeeze=False)
     table = analysis.at_times(sweep, times_s)
     moments = [moment for _, moment in table[["saved_mib"]].columns]
-    _draw_time(sweep, axes[:, 0], moments)
+    _draw_time(sweep, list(axes[:, 0]), moments)
     if against:
-        _draw_moments(sweep, keys[0], axes[:, 1], table, moments)
+        _draw_moments(sweep, keys[0], list(axes[:, 1]), table, moments)
     axes[0, 0].set_ylabel("memory saved, MiB")
     axes[1, 0].set_ylabel("ksmd's share of a core\nsince the start, %")
     for ax in axes.flat:
@@ -209,7 +210,7 @@ def _finish_panels(sweep: Sweep, figure: Figure, axes: list[Axes], styles: dict[
 
 def _add_percent(sweep: Sweep, ax: Axes) -> None:
     """The same axis again on the right, in percent of the memory that the workload has."""
-    memory_mib = float(analysis.memory_pages(sweep).max()) / analysis.PAGES_PER_MIB
+    memory_mib = float(analysis.memory_pages(sweep).max()) / PAGES_PER_MIB
     if memory_mib > 0:
         scale: tuple[Callable[[Any], Any], Callable[[Any], Any]] = (
             lambda mib: 100 * mib / memory_mib,
@@ -272,7 +273,7 @@ def _finding(sweep: Sweep) -> str:
 
 
 def _range_saved(sweep: Sweep) -> str:
-    return f"KSM saves {span(sweep.runs['saved_pages'] / analysis.PAGES_PER_MIB, ',.0f')} MiB"
+    return f"KSM saves {span(sweep.runs['saved_pages'] / PAGES_PER_MIB, ',.0f')} MiB"
 
 
 def _rate_finding(sweep: Sweep) -> str:
@@ -302,5 +303,5 @@ def _title(figure: Figure, finding: str, sweep: Sweep) -> None:
     point = 1 / (72 * figure.get_figheight())
     below = 8 + 16 * len(lines)
     figure.text(0.01, 1 - 8 * point, "\n".join(lines), fontsize=12, fontweight="bold", va="top")
-    figure.text(0.01, 1 - below * point, about, fontsize=9, color=_GREY, va="top")
+    figure.text(0.01, 1 - below * point, about, fontsize=9, color=_GREY, va="top", parse_math=False)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (below + 16) * point))

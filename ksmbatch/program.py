@@ -3,17 +3,22 @@
 It is made once and shared, read-only, by all runs of a sweep. It holds no state of a machine.
 """
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from ksmbatch.config import Config
 from ksmbatch.contents import ContentTable, intern
 from ksmbatch.errors import InputError
 from ksmbatch.events import Fork, Mmap, Spawn, Step, Write
+from ksmbatch.scenario import load_scenarios
 from ksmbatch.state import NO_MM
-from ksmbatch.workload import Workload
+from ksmbatch.workload import Workload, scenario_workload
 
 MAX_PAGES = 2**30 - 2  # frames are int32, and there are twice as many numbers for frames as pages
 
@@ -49,6 +54,8 @@ class Program:
     """What a machine needs to know of its workload.
 
     `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms, steps).
+    `per_scan`: snapshot k happens when k full scans are over, whatever its time. `first_s`, `later_s`: seconds that it took to
+    make the first snapshot with all else, and the later ones.
     """
 
     name: str
@@ -56,6 +63,9 @@ class Program:
     mms: tuple[MmLayout, ...]
     contents: ContentTable
     snapshots: tuple[tuple[int, tuple[ReadyStep, ...]], ...]
+    per_scan: bool
+    first_s: float
+    later_s: float
 
     @property
     def n_pages(self) -> int:
@@ -100,8 +110,13 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
     `checksum`: uint64[n] raw content ids -> uint32[n], where contents shall share checksums; by default all differ.
     Raises InputError if it is too large.
     """
-    snapshots = [(snapshot.time_ms, snapshot.steps) for snapshot in workload.snapshots]
-    steps = [step for _, group in snapshots for step in group]
+    start_s = time.perf_counter()
+    stream = iter(workload.snapshots)
+    first = [(snapshot.time_ms, tuple(snapshot.steps)) for snapshot in islice(stream, 1)]
+    later_start_s = time.perf_counter()
+    later = [(snapshot.time_ms, tuple(snapshot.steps)) for snapshot in stream]
+    later_s = time.perf_counter() - later_start_s
+    steps = [step for _, group in first + later for step in group]
     mms = _lay_out(steps)
     written = [step.contents for step in steps if isinstance(step, Write)]
     if any(isinstance(step, Fork) for step in steps):
@@ -112,13 +127,56 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
     def ready(step: Step) -> ReadyStep:
         if not isinstance(step, Write):
             return step
-        first, _ = areas[step.proc][step.area]
-        return DenseWrite(step.proc, step.area, first, step.pages, table.lookup(step.contents))
+        base, _ = areas[step.proc][step.area]
+        return DenseWrite(step.proc, step.area, base, step.pages, table.lookup(step.contents))
 
+    ready_first = [(time_ms, tuple(ready(step) for step in group)) for time_ms, group in first]
+    later_start_s = time.perf_counter()
+    ready_later = [(time_ms, tuple(ready(step) for step in group)) for time_ms, group in later]
+    end_s = time.perf_counter()
+    later_s += end_s - later_start_s
     return Program(
         name=workload.name,
         n_nids=workload.nodes,
         mms=mms,
         contents=table,
-        snapshots=tuple((time_ms, tuple(ready(step) for step in group)) for time_ms, group in snapshots),
+        snapshots=tuple(ready_first + ready_later),
+        per_scan=workload.per_scan,
+        first_s=end_s - start_s - later_s,
+        later_s=later_s,
     )
+
+
+def compile_config(config: Config) -> Program:
+    """The program of the workload that `config` names. Raises InputError for what is wrong with the workload's file."""
+    source, nodes = config.workload, config.host.nodes
+    if source.trace is not None:
+        from ksmbatch.traces import trace_workload
+
+        return compile_workload(trace_workload(source.trace, nodes, source.node))
+    if source.scenario is not None:
+        return compile_workload(_one_scenario(source.scenario, nodes))
+    from ksmbatch.generators import find_generator
+
+    generator = find_generator(str(source.generator))
+    full_scans = config.run.full_scans
+    if full_scans is None:
+        if getattr(source.parameters, "rewritten_per_scan", 0):
+            rule = "must be given where workload.rewritten_per_scan says how much is written per full scan"
+            raise InputError(where=config.path, key="run.full_scans", rule=rule)
+        full_scans = 1  # nothing is written after the start
+    build = generator.build
+    return compile_workload(
+        build(source.parameters, nodes=nodes, binding=source.node, seed=config.run.seed, full_scans=full_scans)
+    )
+
+
+def _one_scenario(path: Path, nodes: int) -> Workload:
+    scenarios = load_scenarios(path)
+    if len(scenarios) != 1:
+        rule = f"must hold one scenario, and holds {len(scenarios)}"
+        raise InputError(where=path, rule=rule, hint="`ksmbatch replay` takes lists")
+    workload = scenario_workload(scenarios[0][0])
+    if workload.nodes > nodes:
+        raise InputError(where=path, key="nodes", value=workload.nodes, rule=f"must be at most host.nodes = {nodes}")
+    return replace(workload, nodes=nodes)

@@ -53,20 +53,23 @@ _PARTIAL_FILE: Final = re.compile(r"\.(runs|[0-9a-f]{8,64})\.parquet\.partial")
 
 
 class RunTables(Protocol):
-    """What a simulation hands over, int64 arrays of equal length per group.
-
-    `samples`: SAMPLE_COLUMNS by name, one entry per sample; `nodes`: NODE_COLUMNS by name, one entry per sample and node;
-    `last`: SAMPLED and SURVEYED at the end; `figures`: FIGURES.
-    """
+    """What a simulation hands over; arrays are int64, of equal length within a group."""
 
     @property
-    def samples(self) -> Mapping[str, NDArray[np.int64]]: ...
+    def samples(self) -> Mapping[str, NDArray[np.int64]]:
+        """SAMPLE_COLUMNS by name, one entry per sample, in the order of time."""
+
     @property
-    def nodes(self) -> Mapping[str, NDArray[np.int64]]: ...
+    def nodes(self) -> Mapping[str, NDArray[np.int64]]:
+        """NODE_COLUMNS by name, one entry per sample and node."""
+
     @property
-    def last(self) -> Mapping[str, int]: ...
+    def last(self) -> Mapping[str, int]:
+        """SAMPLED and SURVEYED at the end."""
+
     @property
-    def figures(self) -> Mapping[str, float]: ...
+    def figures(self) -> Mapping[str, float]:
+        """FIGURES by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ It knows one section at a time; what keys of different sections demand of each o
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 
 from ksmbatch.codes import Kernel, Policy
 from ksmbatch.errors import InputError
-from ksmbatch.faults import breach
+from ksmbatch.faults import bounds, breach
 from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, Binding, Matrix, Topology, default_distance
 from ksmbatch.units import parse_ms
 
@@ -47,8 +47,8 @@ def _only(word: str) -> PlainValidator:
 def _file(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, str):
         raise breach("must be the path of a file")
-    folder = Path(info.context["folder"])
-    path = folder / value
+    assert info.context is not None, "who validates a path says where it begins"
+    path = Path(info.context["folder"]) / value
     try:
         if path.is_file():
             return path
@@ -117,11 +117,12 @@ class Host(Section):
 
     @property
     def topology(self) -> Topology:
+        """Nodes, distances and capacity in one."""
         return Topology(nodes=self.nodes, distance=self.distance, node_pages=self.node_pages)
 
 
 def _knob(default: int, low: int, high: int, unit: str, since: Kernel = Kernel.V6_1, hint: str | None = None) -> Any:
-    extra = {"unit": unit, "since": since, "hint": hint or f"kernel default {default}"}
+    extra: dict[str, Any] = {"unit": unit, "since": since.word, "hint": hint or f"kernel default {default}"}
     return Field(default, ge=low, le=high, json_schema_extra=extra)
 
 
@@ -173,6 +174,7 @@ class Source(Section):
 
     @property
     def file(self) -> Path | None:
+        """The trace or scenario; None for a generator."""
         return self.trace or self.scenario
 
     @property
@@ -197,6 +199,7 @@ class Plan(Section):
 
     @property
     def duration_ms(self) -> int | None:
+        """`duration` in milliseconds."""
         return None if self.duration is None else parse_ms(self.duration)
 
     @property
@@ -220,7 +223,27 @@ WORDS: Final = frozenset(
 )
 
 
-def knob_kernels() -> dict[str, Kernel]:
-    """Every knob with the first of our kernels that has it."""
-    extras = {name: field.json_schema_extra for name, field in Knobs.model_fields.items()}
-    return {name: Kernel(int(str(extra["since"]))) for name, extra in extras.items() if isinstance(extra, dict)}
+class Knob(NamedTuple):
+    """What the table of a knob says: the file's name, default, least and greatest value, unit, and its first kernel."""
+
+    name: str
+    default: int
+    low: int
+    high: int
+    unit: str
+    since: Kernel
+    doc: str
+
+
+def knobs() -> list[Knob]:
+    """Every knob, as the fields of `Knobs` say."""
+    table = []
+    for name, field in Knobs.model_fields.items():
+        facts = field.json_schema_extra
+        low, high = bounds(field)
+        assert isinstance(facts, dict), "made by _knob()"
+        assert low is not None, "made by _knob()"
+        assert high is not None, "made by _knob()"
+        since = Kernel.parse(str(facts["since"]))
+        table.append(Knob(name, field.default, low, high, str(facts["unit"]), since, field.description or ""))
+    return table

@@ -54,8 +54,8 @@ def run_sweep(
     """
     if jobs is not None and jobs < 1:
         raise InputError(where="--jobs", value=jobs, rule="must be >= 1")
-    console = console or Console()
-    told = Console(stderr=True, highlight=False)
+    console = console or Console(highlight=False, markup=False)
+    told = _teller()
     points = {point.config.run_id: point for point in expand(config)}
     grid = [GridRun(run_id=run_id, swept=point.values, origin=_origin(point.config)) for run_id, point in points.items()]
     with ResultsDir(out, grid, _origin(config)) as results:
@@ -66,9 +66,9 @@ def run_sweep(
             programs.get(next(iter(missing.values())).config)  # bad input shows before anything of the old results goes
         results.begin()
         if resumed.kept:
-            told.print(f"{len(resumed.kept)} of {len(points)} runs were finished before", soft_wrap=True)
+            told.print(f"{len(resumed.kept)} of {len(points)} runs were finished before")
         for line in resumed.why:
-            told.print(line, soft_wrap=True)
+            told.print(line)
         pool = _Pool(results, programs, simulate or _simulate, min(jobs or cores(), max(len(missing), 1)), told)
         interrupted = pool.run(missing)
     if interrupted:
@@ -80,7 +80,7 @@ def run_sweep(
     if resumed.kept or pool.n_finished:
         _report(out, console, pool)
     for failure in pool.failures:
-        told.print(f"failed: {failure}", style="red", markup=False, soft_wrap=True)
+        told.print(f"failed: {failure}", style="red")
     return FAILED if pool.failures else DONE
 
 
@@ -96,10 +96,10 @@ def run_single(
 
     A `[sweep]` is left out: the sections of the file count. Returns 0; raises as `run_sweep`, and what the engine raises.
     """
-    console = console or Console()
-    told = Console(stderr=True, highlight=False)
+    console = console or Console(highlight=False, markup=False)
+    told = _teller()
     if config.sweep:
-        told.print(f"{config.path}: [sweep] is left out; `ksmbatch sweep` runs it", soft_wrap=True)
+        told.print(f"{config.path}: [sweep] is left out; `ksmbatch sweep` runs it")
         config = replace(config, sweep={}, document=replace(config.document, sweep={}))
     point = expand(config)[0]
     run_id = point.config.run_id
@@ -112,7 +112,7 @@ def run_single(
         results.begin()
         results.add(run_id, result)
     tables.print_run(result.last, result.nodes, result.figures, console)
-    console.print(f"results in {out}", highlight=False, soft_wrap=True)
+    console.print(f"results in {out}", highlight=False, markup=False, soft_wrap=True)
     return DONE
 
 
@@ -211,7 +211,7 @@ class _Pool:
         self.failures.append(f"{setting or run_id}: {text}")
         telling.ended(run_id, f"{setting or run_id}: failed")
         if not isinstance(error, KsmbatchError | MemoryError):  # ours to mend: show where
-            self._told.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+            self._told.print("".join(traceback.format_exception(error)))
 
 
 class _Telling:
@@ -258,10 +258,15 @@ class _Telling:
         if self._bar is not None:
             self._bar.update(self._task, description=self._title())
         else:
-            self._console.print(f"{self._n_ended}/{self._n_runs} {line}", markup=False, soft_wrap=True)
+            self._console.print(f"{self._n_ended}/{self._n_runs} {line}")
 
     def _title(self) -> str:
         return f"{self._n_ended} of {self._n_runs} runs"
+
+
+def _teller() -> Console:
+    """Where progress goes; a path such as "[a].toml" is not markup."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def _origin(config: Config) -> dict[str, Any]:
@@ -278,7 +283,7 @@ def _report(out: Path, console: Console, pool: _Pool) -> None:
     if pool.n_finished:
         console.print(f"{tables.speed(pool.page_visits, pool.wall_s)}, {pool.jobs} threads", highlight=False, soft_wrap=True)
     picture = plots.save(sweep, out)
-    console.print(f"results in {out}, picture in {picture}", highlight=False, soft_wrap=True)
+    console.print(f"results in {out}, picture in {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _prepare(config: Config) -> Any:

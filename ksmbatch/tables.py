@@ -6,6 +6,8 @@ It lays out what analysis.py computes; it computes nothing of its own, and print
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -112,27 +114,20 @@ _PRICE_FORMS: Final = (("lost_mib", ",.1f"), ("lost_percent", ".1f"), ("local_ag
 
 
 def print_run(
-    last: Mapping[str, int], nodes: Mapping[str, Sequence[int]], figures: Mapping[str, float], console: Console
+    last: Mapping[str, int], nodes: Mapping[str, NDArray[np.int64]], figures: Mapping[str, float], console: Console
 ) -> None:
     """A short summary of one run. `last`: its last counters; `nodes`: node counters by name (all samples); `figures`."""
-    at_end = [row for row, time in enumerate(nodes["time_ms"]) if time == nodes["time_ms"][-1]]
-    mapped = sum(int(nodes["mapped_pages"][row]) for row in at_end)
-    remote = sum(int(nodes["remote_mappings"][row]) for row in at_end)
-    saved = last["saved_pages"]
+    n_nodes = len(np.unique(nodes["nid"]))
+    nid, mapped, frames, remote = (nodes[name][-n_nodes:] for name in ("nid", "mapped_pages", "frames", "remote_mappings"))
+    saved, memory = last["saved_pages"], int(mapped.sum())
+    cpu_s = last["ksmd_cpu_ns"] / 1e9
     lines = [
         ("simulated", f"{last['time_ns'] / 1e9:,.1f} s, {last['full_scans']:,} full scans"),
-        ("saved", f"{_number(pages_to_mib(saved))} of {_number(pages_to_mib(mapped))} MiB ({_percent(saved, mapped)} %)"),
-    ]
-    for row in at_end:
-        of_node = int(nodes["mapped_pages"][row]) - int(nodes["frames"][row])
-        lines.append((f"  on node {nodes['nid'][row]}", f"{_number(pages_to_mib(of_node))} MiB"))
-    lines += [
-        ("pages", " ".join(f"{last['pages_' + name]:,} {name}" for name in ("shared", "sharing", "unshared", "volatile"))),
-        ("remote mappings", f"{remote:,}"),
-        (
-            "ksmd",
-            f"{last['ksmd_cpu_ns'] / 1e9:,.2f} s of CPU time, {_percent(last['ksmd_cpu_ns'], last['time_ns'])} % of a core",
-        ),
+        ("saved", f"{_number(pages_to_mib(saved))} of {_number(pages_to_mib(memory))} MiB ({_percent(saved, memory)} %)"),
+        *((f"  on node {one}", f"{_number(pages_to_mib(pages))} MiB") for one, pages in zip(nid, mapped - frames, strict=True)),
+        ("pages", ", ".join(f"{last['pages_' + name]:,} {name}" for name in ("shared", "sharing", "unshared", "volatile"))),
+        ("remote mappings", f"{remote.sum():,}"),
+        ("ksmd", f"{cpu_s:,.2f} s of CPU time, {_percent(last['ksmd_cpu_ns'], last['time_ns'])} % of a core"),
         ("speed", speed(last["page_visits"], figures["wall_s"])),
     ]
     for name in ("corruptions", "dangling_pages", "unreachable_mappings"):

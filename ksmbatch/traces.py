@@ -118,12 +118,14 @@ def _writes(trace: Trace) -> Iterator[tuple[int, list[Write]]]:
 
 def _read_table(path: Path) -> Any:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(path, file.schema_arrow)
-            return file.read().unify_dictionaries()
+            table = file.read().unify_dictionaries()
+            table.validate(full=True)
+            return table
     except FileNotFoundError:
         raise InputError(where=path, rule="no such file") from None
-    except (pa.ArrowException, OSError) as error:  # what a truncated or damaged file raises depends on where it is cut
+    except (pa.ArrowException, OSError, ValueError) as error:  # what a damaged file raises depends on where the damage is
         reason = str(error).partition("\n")[0]
         raise InputError(where=path, rule=f"is no readable Parquet file: {reason}") from None
 

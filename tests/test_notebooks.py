@@ -1,3 +1,5 @@
+"""Is every notebook still true? They run on a small sweep; what they show is up to the reader."""
+
 import os
 from pathlib import Path
 

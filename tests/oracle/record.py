@@ -3,8 +3,8 @@
 
     record.py --kernel LABEL=VMLINUZ --out DIR [--passes 2] [--gzip] SCENARIO.json|DIR ...
 
-Every scenario is run in `--passes` separate boots (the order of the scenarios is reversed in every second pass); only recordings
-that agree in all passes are written, to DIR/LABEL/<name>.json. See README.md for the formats.
+Every scenario is run in `--passes` separate boots (the order of the scenarios is reversed in every second pass); only
+recordings that agree in all passes are written, to DIR/LABEL/<name>.json. See README.md for the formats.
 Needs Python 3.11, gcc (static libc), QEMU 10 (see --qemu). No KVM is used.
 """
 
@@ -59,7 +59,7 @@ class Recorder:
             done, fatal, stopped = self._read(todo, lines, result)
             if stopped:
                 break
-            if fatal or attempt + 1 >= ATTEMPTS:
+            if done < len(todo) and (fatal or attempt + 1 >= ATTEMPTS):
                 result[todo[done]["name"]] = fatal or "the guest crashed"
                 done += 1
             todo = todo[done:]

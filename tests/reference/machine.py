@@ -174,6 +174,23 @@ class Machine:
         self.ksm.ksm_exit(mm)
         exit_mmap(self.ksm, mm)
 
+    def _merge_any(self, step: Step) -> Errno:
+        """prctl(PR_SET_MEMORY_MERGE): flags are set and cleared VMA by VMA, without merging VMAs."""
+        mm = self.mms[step["proc"]]
+        if not self.ksm.kernel.merge_any:
+            return "EINVAL"
+        if bool(step["value"]) == mm.merge_any:
+            return 0
+        if step["value"] and not mm.mergeable:
+            self.ksm.ksm_enter(mm)
+        mm.merge_any = bool(step["value"])
+        for vma in mm.vmas:
+            if vma.flags.mergeable and not mm.merge_any and vma.anon_vma is not None:
+                for address in range(vma.start, vma.end):
+                    break_ksm(self.ksm, vma, address)
+            vma.flags = vma.flags._replace(mergeable=mm.merge_any)
+        return 0
+
     def _scan(self, step: Step) -> None:
         self._batches(lambda done: done < step["batches"])
 

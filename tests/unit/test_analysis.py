@@ -1,3 +1,5 @@
+"""Are the answers right? Hand-made runs of a few pages, expected values by hand."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Does a file say where it comes from?"""
+
 import json
 import subprocess
 import sys

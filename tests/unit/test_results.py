@@ -1,3 +1,5 @@
+"""Are results whole, durable, typed as promised, and nobody else's touched?"""
+
 import os
 import subprocess
 import sys
@@ -98,7 +100,10 @@ def test_values_come_back_as_they_went_in(tmp_path) -> None:
     result = run()
     result.samples["general_profit"][:] = 0  # the fake's zeros are one shared array
     result = FakeRun(
-        samples={**result.samples, "general_profit": np.array(extremes)}, nodes=result.nodes, last=result.last, figures=result.figures
+        samples={**result.samples, "general_profit": np.array(extremes)},
+        nodes=result.nodes,
+        last=result.last,
+        figures=result.figures,
     )
     with ResultsDir(tmp_path, grid(A), ORIGIN) as directory:
         directory.add(A, result)
@@ -217,7 +222,9 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path) -> None:
         "import sys; from pathlib import Path; from ksmbatch.results import ResultsDir\n"
         "with ResultsDir(Path(sys.argv[1]), [], {}):\n    print('locked', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     with holder:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(InputError, match=f"another ksmbatch is writing here .process {holder.pid}"):

@@ -1,0 +1,144 @@
+"""Scenarios through the simulated kernel: writing what it shows at every step, and comparing that with recordings.
+
+It decides which kernel runs what and where files go; the format is `recordings`', the machine is `machine`'s.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ksmbatch.codes import Kernel, Policy
+from ksmbatch.documents import Json
+from ksmbatch.errors import InputError
+from ksmbatch.machine import Machine, Outcome
+from ksmbatch.metrics import Counter, derive
+from ksmbatch.pagetables import Area, TableTracker
+from ksmbatch.program import compile_workload
+from ksmbatch.recordings import (
+    compare,
+    exact_observations,
+    kernel_of,
+    load_recordings,
+    make_observation,
+    make_recording,
+    recording_text,
+)
+from ksmbatch.scenario import Scenario, load_scenarios
+from ksmbatch.state import Knob
+from ksmbatch.workload import scenario_workload
+
+_SCANS = ("scan", "full_scan")
+
+
+def record(scenario: Scenario, kernel: Kernel, *, tables: bool = True, force_exact: bool = False) -> Json:
+    """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format.
+
+    Without `tables` they are left empty. A step that leads the kernel into freed memory is the last one: its observation is
+    {"undefined": why}.
+    """
+    program = compile_workload(scenario_workload(scenario))
+    machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact)
+    tracker = TableTracker()
+
+    def observe(**parts: object) -> Json:
+        return make_observation(
+            kernel,
+            sysfs=derive(machine.state.counters) | {knob.name.lower(): int(machine.state.knobs[knob]) for knob in Knob},
+            cow_ksm=machine.counter(Counter.COW_KSM),
+            procs={proc: machine.process_counters(number) for proc, number in machine.live.items()},
+            tables=tracker.observe(_areas(machine)) if tables else {},
+            **parts,  # type: ignore[arg-type]  # errno, status, batches
+        )
+
+    initial = observe()
+    observations: list[Json] = []
+    _, steps = program.snapshots[0]
+    for step, document in zip(steps, scenario.document["steps"], strict=True):  # type: ignore[call-overload]  # a list
+        wakeups = machine.counter(Counter.WAKEUPS)
+        outcome: Outcome = machine.apply(step)
+        if outcome.undefined:
+            observations.append({"undefined": outcome.undefined})
+            break
+        batches = machine.counter(Counter.WAKEUPS) - wakeups if document["op"] in _SCANS else None
+        observations.append(observe(errno=outcome.errno, status=outcome.status, batches=batches))
+    return make_recording(kernel, scenario, knob_errno=machine.knob_errno, initial=initial, steps=observations)
+
+
+def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Path, tables: bool) -> int:
+    """Runs all scenarios in `paths` and writes OUT/NAME.json for each. Returns the exit status.
+
+    `kernel`: whose ksmd; None: a recording's own, 6.12 for a bare scenario. Returns 1 if a scenario leads the kernel into
+    freed memory. Raises InputError.
+    """
+    _policy(policy)
+    chosen = None if kernel is None else _kernel(kernel)
+    jobs = [
+        (scenario, chosen or (Kernel.V6_12 if release is None else kernel_of(release, str(path))))
+        for path in paths
+        for scenario, release in load_scenarios(path)
+    ]
+    names = [scenario.name for scenario, _ in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(key="name", value=name, rule="must be unique: each scenario is written to a file of its name")
+    out.mkdir(parents=True, exist_ok=True)
+    status = 0
+    for scenario, its_kernel in jobs:
+        document = record(scenario, its_kernel, tables=tables)
+        if any("undefined" in seen for seen in document["steps"]):  # type: ignore[union-attr]
+            status = 1
+        _write(out / f"{scenario.name}.json", recording_text(document))
+    return status
+
+
+def conform_paths(paths: Sequence[Path], kernel: str | None, echo: Callable[[str], None]) -> int:
+    """Replays all recordings in `paths`, tells of what differs, and how many are exact. Returns 0 if all are, else 1.
+
+    Of each recording that differs the first difference is told, with the number of others. Raises InputError.
+    """
+    chosen = None if kernel is None else _kernel(kernel)
+    recordings = [recording for path in paths for recording in load_recordings(path)]
+    exact, exact_seen, all_seen = 0, 0, 0
+    for recording in recordings:
+        its_kernel = chosen or kernel_of(recording.release, recording.where)
+        differences = compare(recording.document, record(recording.scenario, its_kernel))
+        seen, total = exact_observations(recording.document, differences)
+        exact += not differences
+        exact_seen += seen
+        all_seen += total
+        if differences:
+            more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
+            echo(f"{recording.scenario.name}: {differences[0]}{more}")
+    echo(f"recordings {exact}/{len(recordings)} exact, observations {exact_seen}/{all_seen} exact")
+    return 0 if exact == len(recordings) else 1
+
+
+def _areas(machine: Machine) -> list[Area]:
+    areas = []
+    for proc, number in machine.live.items():
+        for area, (first, pages) in machine.program.mms[number].areas.items():
+            if machine.has_area(number, area):
+                frames, nodes, ksm = machine.table(first, pages)
+                areas.append(Area(proc=proc, area=area, frames=frames, nodes=nodes, ksm=ksm))
+    return areas
+
+
+def _kernel(word: str) -> Kernel:
+    try:
+        return Kernel.parse(word)
+    except KeyError:
+        known = ", ".join(kernel.word for kernel in Kernel)
+        raise InputError(where="--kernel", value=word, rule=f"must be one of {known}") from None
+
+
+def _policy(word: str) -> Policy:
+    known = [policy.name.lower() for policy in Policy]
+    if word not in known:
+        raise InputError(where="--policy", value=word, rule=f"must be one of {', '.join(known)}")
+    return Policy[word.upper()]
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
