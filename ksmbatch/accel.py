@@ -70,11 +70,11 @@ def is_warm() -> bool:
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `function` lazily, one specialisation, without the GIL; integers only, so no fastmath and no float rules."""
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED)(function)
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED, _nrt=False)(function)
     return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `kernel`, for the few lines that are called from every visit; LLVM inlines them, the cache is the caller's."""
-    compiled: Callable[..., Any] = numba.njit(nogil=True)(function)
+    compiled: Callable[..., Any] = numba.njit(nogil=True, _nrt=False, forceinline=True)(function)
     return compiled

@@ -188,5 +188,6 @@ def percent(part: pd.Series, whole: pd.Series) -> pd.Series:
 
 
 def by_time(sweep: Sweep) -> bool:
-    """Whether the runs end at a simulated time (`run.duration`), so that they are compared at times and not at full scans."""
-    return sweep.config["run"]["duration_ms"] is not None
+    """Whether the runs go by the clock, so that they are compared at times and not at full scans."""
+    plan = sweep.config["run"]
+    return plan["duration_ms"] is not None or plan["full_scans"] is plan["scans_per_snapshot"] is None

@@ -15,7 +15,7 @@ from ksmbatch import __version__
 from ksmbatch.errors import KsmbatchError
 from ksmbatch.listing import KINDS, entries, show
 
-_BAD_INPUT: Final = 2
+_BAD_INPUT: Final = KsmbatchError.exit_status
 _BROKEN_PIPE: Final = 141  # as a shell reports SIGPIPE
 _INTERRUPTED: Final = 130  # as a shell reports SIGINT
 
@@ -135,7 +135,7 @@ def _status(arguments: Sequence[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except KsmbatchError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), error.exit_status)
     except typer.TyperException as error:
         return _refuse(_usage(error))
     except BrokenPipeError:
@@ -143,7 +143,9 @@ def _status(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except OSError as error:
-        return _refuse(f"{error.filename or 'ksmbatch'}: {error.strerror or error}")
+        return _refuse(f"{error.filename or 'ksmbatch'}: {error.strerror or ' '.join(str(error).split())}")
+    except MemoryError as error:  # a workload can be well formed and still not fit
+        return _refuse(f"not enough memory: {error or 'for this workload'}")
     except KeyboardInterrupt:
         typer.echo("interrupted; a sweep goes on from its finished runs when the same command is run again", err=True)
         return _INTERRUPTED
@@ -156,6 +158,6 @@ def _usage(error: typer.TyperException) -> str:
     return f"{command}: {message[:1].lower()}{message[1:]} (see {command} --help)"
 
 
-def _refuse(line: str) -> int:
+def _refuse(line: str, status: int = _BAD_INPUT) -> int:
     typer.echo(line, err=True)
-    return _BAD_INPUT
+    return status

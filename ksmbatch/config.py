@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ksmbatch import MODEL_VERSION
 from ksmbatch.codes import Kernel, Run
-from ksmbatch.configfile import Document, read_document, swept
+from ksmbatch.configfile import Document, quoted, read_document, within
 from ksmbatch.errors import InputError
 from ksmbatch.faults import Model, refuse_unknown, validated
 from ksmbatch.generators import find_generator, generator_keys
@@ -116,7 +116,7 @@ def _points(document: Document) -> list[Point]:
             if (twin := seen.setdefault(config.run_id, row)) is not row:
                 key = next((key for key in row if row[key] != twin[key]), next(iter(row)))
                 rule = "holds two values that give the same run"
-                raise InputError(where=document.place(key), key=swept(key), value=document.sweep[key], rule=rule)
+                raise InputError(where=document.place(key), key=quoted(key), value=document.sweep[key], rule=rule)
     return points
 
 
@@ -141,10 +141,10 @@ def _point(document: Document, values: Mapping[str, Any]) -> Config:
 
 def _placed(error: InputError, document: Document, values: Mapping[str, Any]) -> InputError:
     key = error.key or ""
-    full = next((full for full in values if key == full or key.startswith((f"{full}.", f"{full}["))), None)
+    full = next((full for full in values if within(key, full)), None)
     if full is None or full in document.overridden:
         return error.at(where=document.place(key))
-    return error.at(where=document.place(full), key=swept(full) + key.removeprefix(full))
+    return error.at(where=document.place(full), key=quoted(full) + key.removeprefix(full))
 
 
 def _section(model: type[Model], name: str, document: Document) -> Model:
@@ -193,14 +193,12 @@ def _check_together(config: Config) -> None:
                 raise InputError(key=f"workload.node.{mm}", value=nid, rule=rule, hint=f"host.nodes = {host.nodes}")
     if source.scenario and source.node is not None:
         raise InputError(key="workload.node", value=source.node, rule="a scenario binds its areas itself", hint="leave it out")
-    if plan.full_scans and plan.duration:
-        raise InputError(key="run.duration", value=plan.duration, rule="must not stand beside run.full_scans")
     if plan.scans_per_snapshot and not source.trace:
         rule = "is for traces only: nothing else has snapshots"
         raise InputError(key="run.scans_per_snapshot", value=plan.scans_per_snapshot, rule=rule)
     if source.generator and not (plan.full_scans or plan.duration):
         raise InputError(key="run", rule="must have full_scans or duration", hint=f"{source.generator} goes on for ever")
-    if config.ksm.run != Run.MERGE and (plan.full_scans or plan.scans_per_snapshot):
+    if config.ksm.run != Run.MERGE and not plan.duration and (plan.full_scans or plan.scans_per_snapshot):
         key = "run.full_scans" if plan.full_scans else "run.scans_per_snapshot"
         rule = f"is never reached with ksm.run = {config.ksm.run}"
         value = plan.full_scans or plan.scans_per_snapshot

@@ -4,7 +4,7 @@ It knows which keys exist only because it is told, and never what their values m
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +30,7 @@ class Document:
 
     def place(self, key: str) -> str:
         """Where a reader finds `key`: the file, or "--set"."""
-        return (
-            SET if any(key == full or key.startswith((f"{full}.", f"{full}[")) for full in self.overridden) else str(self.path)
-        )
+        return SET if any(within(key, full) for full in self.overridden) else str(self.path)
 
     def at_point(self, values: Mapping[str, Any]) -> "Document":
         """This document without its sweep, `values` set instead."""
@@ -45,8 +43,8 @@ class Document:
 def read_document(path: Path, overrides: Sequence[str], known: Sequence[str], words: frozenset[str]) -> Document:
     """The document in the TOML file `path`, changed by `overrides` ("KEY=VALUE").
 
-    `known`: full keys that exist; only their sections are checked here. `words`: full keys whose values are strings, which `--set` takes without
-    quotes even where they look like something else (host.kernel=6.12). Raises InputError.
+    `known`: full keys that exist; only their sections are checked here. `words`: full keys whose values are strings, which
+    `--set` takes without quotes even where they look like something else (host.kernel=6.12). Raises InputError.
     """
     sections = {key.partition(".")[0] for key in known}
     tables = _freeze(_read_toml(path))
@@ -64,7 +62,7 @@ def read_document(path: Path, overrides: Sequence[str], known: Sequence[str], wo
     overridden = set()
     for override in overrides:
         key, value = _parse_override(override, words)
-        if key.removeprefix("sweep.").partition(".")[0] not in sections or key.endswith(".") or "." not in key:
+        if not _is_key(key.removeprefix("sweep."), sections):
             raise InputError(where=SET, key=key, rule="unknown key", hint=nearest(key, known))
         if key.startswith("sweep."):
             key = key.removeprefix("sweep.")
@@ -76,20 +74,33 @@ def read_document(path: Path, overrides: Sequence[str], known: Sequence[str], wo
         overridden.add(key)
     document = Document(path=path, sections=tables, sweep=sweep, overridden=frozenset(overridden))
     for key, values in sweep.items():
-        section, dot, _ = key.partition(".")
-        if section not in sections or not dot:
-            raise InputError(where=document.place(key), key=swept(key), rule="unknown key", hint=nearest(key, known))
-        _check_axis(document, key, values)
+        if not _is_key(key, sections):
+            raise InputError(where=document.place(key), key=quoted(key), rule="unknown key", hint=nearest(key, known))
+        _check_axis(document.place(key), key, values)
     return document
 
 
-def swept(key: str) -> str:
+def quoted(key: str) -> str:
     """How the list of `key` is written in a file.
 
-    >>> swept("ksm.max_page_sharing")
+    >>> quoted("ksm.max_page_sharing")
     'sweep."ksm.max_page_sharing"'
     """
     return f'sweep."{key}"'
+
+
+def within(key: str, outer: str) -> bool:
+    """Whether `key` is `outer` or a part of it.
+
+    >>> within("workload.node.web", "workload.node"), within("host.distance[0]", "host.distance"), within("ab", "a")
+    (True, True, False)
+    """
+    return key == outer or key.startswith((f"{outer}.", f"{outer}["))
+
+
+def _is_key(key: str, sections: Container[str]) -> bool:
+    section, _, name = key.partition(".")
+    return section in sections and bool(name)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(where=path, rule=f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(where=path, rule=f"is no TOML: byte {error.start} is not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and int() of more than 4,300 digits
         raise InputError(where=path, rule=f"is no TOML: {error}") from None
 
 
@@ -144,18 +155,20 @@ def _parse_override(override: str, words: frozenset[str]) -> tuple[str, Any]:
 def _parse_value(key: str, text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if text[:1] in ("", "[", "{", '"', "'"):
             raise InputError(where=SET, key=key, value=text, rule=f"is no TOML value: {error}") from None
         return text
     return _freeze(table["value"]) if len(table) == 1 else text
 
 
-def _check_axis(document: Document, key: str, values: Any) -> None:
+def _check_axis(where: str, key: str, values: Any) -> None:
+    rule = None
     if not isinstance(values, tuple):
-        raise InputError(where=document.place(key), key=swept(key), value=values, rule="must be a list of values")
-    if not values:
-        raise InputError(where=document.place(key), key=swept(key), value=values, rule="must not be empty")
-    kinds = {float if type(value) is int else type(value) for value in values}
-    if len(kinds) > 1:  # it becomes a column of the results
-        raise InputError(where=document.place(key), key=swept(key), value=values, rule="must hold values of one type")
+        rule = "must be a list of values"
+    elif not values:
+        rule = "must not be empty"
+    elif len({float if type(value) is int else type(value) for value in values}) > 1:
+        rule = "must hold values of one type"  # it becomes a column of the results
+    if rule:
+        raise InputError(where=where, key=quoted(key), value=values, rule=rule)

@@ -18,7 +18,6 @@ from ksmbatch.errors import InputError
 Json: TypeAlias = dict[str, object]
 
 INT32: Final = range(1, 2**31)  # counts of things: at least one
-INT64: Final = range(-(2**63), 2**63)
 
 
 def read_documents(path: str | Path) -> Iterator[tuple[str, Json]]:
@@ -87,20 +86,23 @@ class Fields:
             raise self.bad(key, f"must be one of {', '.join(words)}")
         return value
 
-    def integer(self, key: str, allowed: range, default: int | None = None) -> int:
-        """The integer under `key`, filled in from `default` where it is left out. true and false are no integers."""
+    def integer(self, key: str, allowed: range | None, default: int | None = None) -> int:
+        """The integer under `key`, in `allowed` (None: any), filled in from `default` where it is left out.
+
+        true and false are no integers.
+        """
         if default is not None:
             self.obj.setdefault(key, default)
         value = self.obj.get(key)
-        if type(value) is not int or value not in allowed:
-            raise self.bad(key, f"must be an integer {_interval(allowed)}")
+        if type(value) is not int or (allowed is not None and value not in allowed):
+            raise self.bad(key, f"must be an integer{_interval(allowed)}")
         return value
 
 
-def _interval(allowed: range) -> str:
-    if allowed == INT64:
-        return "of 64 bits"
-    return f">= {allowed.start}" if allowed.stop >= 2**31 else f"from {allowed.start} to {allowed.stop - 1}"
+def _interval(allowed: range | None) -> str:
+    if allowed is None:
+        return ""
+    return f" >= {allowed.start}" if allowed.stop >= 2**31 else f" from {allowed.start} to {allowed.stop - 1}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ It does not print, exit or catch: that is the command line's task.
 
 import functools
 import json
-from typing import Final
+from typing import ClassVar, Final
 
 _SHOWN_CHARS: Final = 60
 _MISSING: Final = object()  # None is a value that a JSON scenario can hold
@@ -13,6 +13,14 @@ _MISSING: Final = object()  # None is a value that a JSON scenario can hold
 
 class KsmbatchError(Exception):
     """Something that the user can put right; `str()` is the one line to show."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class UndefinedBehaviour(KsmbatchError):
+    """The simulated kernel would use freed memory, so nothing that follows would mean anything."""
+
+    exit_status: ClassVar[int] = 1  # nothing is wrong with the input: it ran, and this is the answer
 
 
 class InputError(KsmbatchError):
@@ -58,8 +66,8 @@ def show_value(value: object) -> str:
     """
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):  # a TOML date, a NumPy scalar
-        text = str(value)
+    except (TypeError, ValueError):  # a TOML date; an integer of more than 4,300 digits, which TOML can write in hex
+        text = hex(value) if isinstance(value, int) else str(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 
 import numpy as np
 
-from ksmbatch.documents import INT32, INT64, Fields, Json, nearest, read_documents
+from ksmbatch.documents import INT32, Fields, Json, nearest, read_documents
 from ksmbatch.errors import InputError
 from ksmbatch.events import (
     Discard,
@@ -162,8 +162,8 @@ def _start_knobs(raw: object, where: str) -> dict[str, int]:
         raise InputError(where=where, key="knobs", value=raw, rule="must be an object")
     fields = Fields(dict(raw), f"{where}: knobs")
     fields.only(tuple(KNOBS))
-    # what the kernel refuses is no error of the scenario: `knob_errno` of the recording says so
-    return {name: fields.integer(name, range(3) if name == "run" else INT64, default) for name, default in KNOBS.items()}
+    # any number: what the kernel refuses is no error of the scenario, `knob_errno` of the recording says so
+    return {name: fields.integer(name, range(3) if name == "run" else None, default) for name, default in KNOBS.items()}
 
 
 @dataclass(slots=True)
@@ -246,7 +246,7 @@ class _StepReader:
                 return FullScan(count=fields.integer("count", INT32, 1))
             case "knob":
                 name = fields.one_of("name", tuple(knob for knob in KNOBS if knob != "run"))
-                return SetKnob(name=name, value=fields.integer("value", INT64))
+                return SetKnob(name=name, value=fields.integer("value", None))
             case _:
                 return SetRun(value=fields.integer("value", range(3)))
 

@@ -17,6 +17,7 @@ from ksmbatch.units import parse_ms
 
 _UINT_MAX: Final = 2**32 - 1  # mm/ksm.c reads these files with kstrtouint()
 _INT_MAX: Final = 2**31 - 1  # and max_page_sharing with kstrtoint()
+_LONGEST: Final = "100000d"  # simulated time is int64 nanoseconds, which end after 106,751 days
 
 
 def _kernel(word: object) -> Kernel:
@@ -68,7 +69,7 @@ def _binding(value: object) -> Binding:
 
 def _scans(value: object) -> int | tuple[int, ...]:
     numbers = value if isinstance(value, tuple) else (value,)
-    if not numbers or not all(type(number) is int and number >= 1 for number in numbers):
+    if not numbers or not all(type(number) is int and 1 <= number <= _INT_MAX for number in numbers):
         raise breach("must be a number of full scans >= 1, or a list of one per snapshot")
     return value  # type: ignore[return-value]  # int or tuple of int: just looked
 
@@ -80,8 +81,8 @@ def _time(value: object) -> str:
         ms = parse_ms(value)
     except InputError as error:
         raise breach(error.rule, error.hint) from None
-    if ms == 0:
-        raise breach("must be longer than 0")
+    if not 0 < ms <= parse_ms(_LONGEST):
+        raise breach(f"must be longer than 0 and at most {_LONGEST}")
     return value
 
 
@@ -104,7 +105,7 @@ class Host(Section):
     """ACPI SLIT; by default 10 to itself and 20 to any other node"""
     kernel: Annotated[Kernel, PlainValidator(_kernel)] = Kernel.V6_12
     """whose ksmd is simulated"""
-    node_pages: int = Field(0, ge=0)
+    node_pages: int = Field(0, ge=0, le=_INT_MAX)
     """frames of a node; 0: as many as needed"""
 
     @model_validator(mode="before")
@@ -186,10 +187,10 @@ class Source(Section):
 class Plan(Section):
     """[run]: how long a run takes and when it is sampled."""
 
-    full_scans: int | None = Field(None, ge=1)
+    full_scans: int | None = Field(None, ge=1, le=_INT_MAX)
     """full scans after which a run ends"""
     duration: Annotated[str | None, PlainValidator(_time)] = None
-    """simulated time after which a run ends"""
+    """simulated time after which a run ends; beside full_scans, what comes first"""
     scans_per_snapshot: Annotated[int | tuple[int, ...] | None, PlainValidator(_scans)] = None
     """traces: full scans between two snapshots, a number or a list; left out, the trace's own clock drives"""
     sample: Annotated[str, PlainValidator(_sample)] = "full_scan"

@@ -48,8 +48,13 @@ STABLE_ROOT, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_
 
 # columns of nodes (stable nodes) and, for the first four, of unstable_links
 LEFT, RIGHT, PARENT, BLACK = 0, 1, 2, 3
-RANK, CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV, SETTLED, STALE_DUPS = range(4, 16)
-NODE_COLUMNS = 16
+RANK, CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(4, 14)
+# of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
+SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(14, 18)
+NODE_COLUMNS = 18
+
+# nodes[:, SETTLED]
+UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = np.int64(0), np.int64(1), np.int64(2)  # FOUND is what a walk finds that does not prune, or that does
 STABLE_NODE_CHAIN = -1024  # nodes[:, LEN] of a chain, as rmap_hlist_len in mm/ksm.c
 
 # nodes[:, WHERE]
@@ -142,7 +147,7 @@ class State(NamedTuple):
     members: np.ndarray
     """int32[n_members, 4]: the hlists of stable nodes."""
     nodes: np.ndarray
-    """int32[n_nodes, 16]: stable nodes, which are chains, dups in chains, or plain."""
+    """int32[n_nodes, 18]: stable nodes, which are chains, dups in chains, or plain."""
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray

@@ -69,6 +69,8 @@ def run_sweep(
             told.print(f"{len(resumed.kept)} of {len(points)} runs were finished before")
         for line in resumed.why:
             told.print(line)
+        if missing and simulate is None:
+            _compile(told)
         pool = _Pool(results, programs, simulate or _simulate, min(jobs or cores(), max(len(missing), 1)), told)
         interrupted = pool.run(missing)
     if interrupted:
@@ -107,6 +109,8 @@ def run_single(
     with ResultsDir(out, grid, grid[0].origin) as results:
         results.look(fresh=True)
         program = (prepare or _prepare)(point.config)
+        if simulate is None:
+            _compile(told)
         with _Telling(told, 1) as telling:
             result = (simulate or _simulate)(program, point.config, lambda fraction: telling.advance(run_id, fraction))
         results.begin()
@@ -284,6 +288,17 @@ def _report(out: Path, console: Console, pool: _Pool) -> None:
         console.print(f"{tables.speed(pool.page_visits, pool.wall_s)}, {pool.jobs} threads", highlight=False, soft_wrap=True)
     picture = plots.save(sweep, out)
     console.print(f"results in {out}, picture in {picture}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _compile(told: Console) -> None:
+    """Have the kernels ready before threads ask for them all at once; a minute of silence needs a word."""
+    from ksmbatch import engine
+
+    if engine.is_compiled():
+        engine.warm_up()
+        return
+    told.print("compiling the kernels, once: ", end="")
+    told.print(f"{engine.warm_up():.0f} s")
 
 
 def _prepare(config: Config) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -168,7 +169,8 @@ def _print(table: Table, console: Console) -> None:
         if width <= console.width:
             break
     # a number that is cut is worse than a line that is long: pipes have 80 columns by default, and hosts many nodes
-    console.print(table, width=width, crop=False, no_wrap=True)
+    for line in console.render_lines(table, widest.update(width=width), pad=False):
+        console.print(Segments([*line, Segment.line()]), soft_wrap=True)
 
 
 def _break(name: str) -> str:

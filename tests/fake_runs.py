@@ -90,7 +90,10 @@ def fake_run(
 
 def write_sweep(out: Path, runs: Sequence[tuple[Mapping[str, object], FakeRun]], duration_ms: int | None = None) -> None:
     """A results directory with these runs, as (swept values, tables); `duration_ms` makes it one that goes by time."""
-    config = {"host": {"nodes": 2, "kernel": "6.12"}, "run": {"duration_ms": duration_ms}}
+    config = {
+        "host": {"nodes": 2, "kernel": "6.12"},
+        "run": {"duration_ms": duration_ms, "full_scans": None, "scans_per_snapshot": 2},
+    }
     origin = {"config": config, "seed": 1, "source": {"config": "fake.toml", "workload": "fake"}}
     grid = [GridRun(run_id=f"{rank:016x}", swept=swept, origin=origin) for rank, (swept, _) in enumerate(runs)]
     with ResultsDir(out, grid, origin) as directory:

@@ -17,7 +17,7 @@ LAYERS = (
     ("documents",),
     ("topology", "events", "metrics"),
     ("scenario", "workload", "traces", "generators", "contents", "cost"),
-    ("configfile", "faults", "config"),
+    ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "program"),
     ("pagetables", "conformance"),
     ("recordings",),

@@ -12,14 +12,10 @@ _CHUNK: Final = 1 << 15  # 256 KiB of uint64: what is worked on stays in the cac
 
 
 def key(*parts: int) -> int:
-    """64 bits that depend on every bit of every part (integers >= 0); splitmix64, part after part."""
+    """64 bits that depend on every bit of every part (integers from 0 to 2**64 - 1): splitmix64, part after part."""
     state = 0
     for part in parts:
-        while True:
-            state = _splitmix((state ^ (part & _MASK)) & _MASK)
-            part >>= 64
-            if not part:
-                break
+        state = _splitmix(state ^ part)
     return state
 
 

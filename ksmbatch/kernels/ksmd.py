@@ -57,7 +57,7 @@ def skip_age(age):
     return 8
 
 
-@kernel
+@inlined
 def should_skip_rmap_item(s, page):
     """Whether smart_scan passes `page` by; ages its rmap_item.
 
@@ -128,7 +128,7 @@ def leave_mm(s, mm):
     enter_mm(s, after)
 
 
-@kernel
+@inlined
 def next_page_of_mm(s, mm):
     """Moves the cursor to the next page of `mm` that ksmd looks at; rmap_items of pages passed that are gone are freed.
 
@@ -153,7 +153,7 @@ def next_page_of_mm(s, mm):
     return END_OF_SCAN
 
 
-@kernel
+@inlined
 def scan_get_next_rmap_item(s):
     """The next page to look at.
 
@@ -191,7 +191,7 @@ def pools_are_full(s):
     return s.scan[Scan.NEXT_NODE] + SPARE_NODES > len(s.nodes) or s.scan[Scan.NEXT_MEMBER] + SPARE_MEMBERS > len(s.members)
 
 
-@kernel
+@inlined
 def ksm_do_scan(s, until_ns):
     """Goes on with the batch begun, up to simulated time `until_ns`.
 

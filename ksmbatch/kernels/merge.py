@@ -149,7 +149,7 @@ def try_to_merge_two_pages(s, page, frame, other):
     s.scan[Scan.VISIT] = Knob.MERGE_NS
 
 
-@kernel
+@inlined
 def cmp_and_merge_page(s, page):
     """One visit of ksmd to `page`, which maps a frame and has an rmap_item.
 

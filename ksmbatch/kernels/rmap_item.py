@@ -5,7 +5,7 @@ An rmap_item is its page's number; mm/ksm.c keeps a list of them per mm, here th
 
 from numpy import int64
 
-from ksmbatch.accel import kernel
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.kernels.stable_tree import ksm_get_folio, leave_stable_node
 from ksmbatch.kernels.unstable_tree import erase_unstable, forget_item, in_present_tree
@@ -46,7 +46,7 @@ def remove_rmap_item_from_tree(s, page):
         s.page_bytes[page, ITEM_FLAGS] = flags & ~UNSTABLE
 
 
-@kernel
+@inlined
 def get_next_rmap_item(s, page, mm):
     """Makes an rmap_item for `page` of `mm` if it has none. Mirrors: mm/ksm.c get_next_rmap_item(). Writes: items, mms, counters."""
     if s.page_bytes[page, ITEM_FLAGS] & ITEM:

@@ -25,13 +25,18 @@ from ksmbatch.state import (
     NO_FRAME,
     PREV,
     RANK,
+    ROOMY_DUPS,
     SETTLED,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
+    UNSETTLED,
     WHERE,
+    Knob,
     Scan,
 )
+
+NOW, AND_ONE_MORE = int64(0), int64(1)  # offsets of is_page_sharing_candidate()
 
 
 @kernel
@@ -76,25 +81,36 @@ def is_chain(s, node):
 
 @kernel
 def unsettle(s, chain):
-    """Notes that the next walk over `chain` may change it. Writes: nodes, stable_hot."""
-    if s.nodes[chain, SETTLED]:
-        s.nodes[chain, SETTLED] = 0
+    """Notes that the next walk over `chain` may change it. Writes: nodes, trees."""
+    if s.nodes[chain, SETTLED] != UNSETTLED:
+        s.nodes[chain, SETTLED] = UNSETTLED
         s.trees[STABLE_HOT, s.nodes[chain, NID]] += 1
 
 
-@kernel
-def settle(s, chain):
-    """Notes that walks over `chain` change nothing until one of its dups changes. Writes: nodes, stable_hot."""
-    if not s.nodes[chain, SETTLED]:
-        s.nodes[chain, SETTLED] = 1
+@inlined
+def settle(s, chain, kind):
+    """Notes that walks over `chain` change nothing until one of its dups changes. Writes: nodes, trees."""
+    if s.nodes[chain, SETTLED] == UNSETTLED:
         s.trees[STABLE_HOT, s.nodes[chain, NID]] -= 1
+    s.nodes[chain, SETTLED] = kind
+
+
+@inlined
+def is_page_sharing_candidate(s, node, offset):
+    """Whether `node` has room for more. Mirrors: mm/ksm.c __is_page_sharing_candidate(). Reads: nodes, knobs."""
+    length = s.nodes[node, LEN]
+    return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
 
 
 @kernel
-def length_changed(s, node):
-    """To be called when an rmap_item joined or left `node`. Reads: nodes. Writes: as unsettle()."""
+def change_length(s, node, by):
+    """An rmap_item joined (1) or left (-1) `node`. Writes: nodes, trees."""
+    had_room = is_page_sharing_candidate(s, node, NOW)
+    s.nodes[node, LEN] += by
     if s.nodes[node, WHERE] == IN_CHAIN:
-        unsettle(s, int64(s.nodes[node, CHAIN]))
+        chain = int64(s.nodes[node, CHAIN])
+        s.nodes[chain, ROOMY_DUPS] += int64(is_page_sharing_candidate(s, node, NOW)) - int64(had_room)
+        unsettle(s, chain)
 
 
 @kernel
@@ -109,6 +125,8 @@ def kpfn_gone(s, node):
     elif s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1
+        if is_page_sharing_candidate(s, node, NOW):
+            s.nodes[chain, ROOMY_DUPS] -= 1
         unsettle(s, chain)
 
 

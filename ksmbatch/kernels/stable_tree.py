@@ -11,12 +11,15 @@ from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
 from ksmbatch.kernels.stable_node import (
+    AND_ONE_MORE,
+    NOW,
     add_member,
     alloc_stable_node,
+    change_length,
     drop_member,
     free_stable_node,
     is_chain,
-    length_changed,
+    is_page_sharing_candidate,
     push_dup,
     push_migrate,
     settle,
@@ -29,6 +32,7 @@ from ksmbatch.state import (
     CHAIN,
     CONTENT,
     FIRST,
+    FOUND,
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
@@ -52,7 +56,10 @@ from ksmbatch.state import (
     NO_FRAME,
     RANK,
     RIGHT,
+    ROOMY_DUPS,
     SETTLED,
+    SETTLED_PRUNED,
+    SETTLED_UNPRUNED,
     STABLE,
     STABLE_CHAINS,
     STABLE_HOT,
@@ -65,8 +72,8 @@ from ksmbatch.state import (
 )
 
 NS_PER_JIFFY = 4_000_000  # CONFIG_HZ=250
-NOW, AND_ONE_MORE = int64(0), int64(1)  # offsets of is_page_sharing_candidate()
 NO_PRUNE, MAY_PRUNE = int64(0), int64(1)
+JOINED, LEFT_IT = int64(1), int64(-1)
 
 
 @inlined
@@ -77,13 +84,6 @@ def get_kpfn_nid(s, frame):
     return int64(s.frame_bytes[frame, FRAME_NID])
 
 
-@inlined
-def is_page_sharing_candidate(s, node, offset):
-    """Whether `node` has room for more. Mirrors: mm/ksm.c __is_page_sharing_candidate(). Reads: nodes, knobs."""
-    length = s.nodes[node, LEN]
-    return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
-
-
 @kernel
 def tree_erase(s, node):
     """Takes a plain node or a chain out of its stable tree. Writes: nodes, stable_root, stable_at, stable_hot, stable_chains."""
@@ -92,7 +92,7 @@ def tree_erase(s, node):
     s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
     if is_chain(s, node):
         s.trees[STABLE_CHAINS, nid] -= 1
-        settle(s, node)
+        settle(s, node, SETTLED_PRUNED)
     elif s.nodes[node, KPFN] == NO_FRAME:
         s.trees[STABLE_HOT, nid] -= 1
 
@@ -124,6 +124,8 @@ def add_dup(s, dup, chain):
     s.nodes[dup, CHAIN] = chain
     s.nodes[dup, NID] = s.nodes[chain, NID]
     s.counters[Counter.STABLE_NODE_DUPS] += 1
+    if is_page_sharing_candidate(s, dup, NOW):
+        s.nodes[chain, ROOMY_DUPS] += 1
     unsettle(s, chain)
 
 
@@ -140,6 +142,8 @@ def stable_node_dup_del(s, node):
         s.counters[Counter.STABLE_NODE_DUPS] -= 1
         if s.nodes[node, KPFN] == NO_FRAME:
             s.nodes[chain, STALE_DUPS] -= 1
+        elif is_page_sharing_candidate(s, node, NOW):
+            s.nodes[chain, ROOMY_DUPS] -= 1
         unsettle(s, chain)
     else:
         tree_erase(s, node)
@@ -171,7 +175,7 @@ def collapse_chain(s, chain, dup):
     s.counters[Counter.STABLE_NODE_CHAINS] -= 1
     s.counters[Counter.STABLE_NODE_DUPS] -= 1
     s.trees[STABLE_CHAINS, nid] -= 1
-    settle(s, chain)
+    settle(s, chain, SETTLED_PRUNED)
     tree_replace(s, chain, dup)
     free_stable_node(s, chain)
 
@@ -226,12 +230,11 @@ def stable_tree_append(s, page, node):
         s.counters[Counter.PAGES_SHARING] += 1
     else:
         s.counters[Counter.PAGES_SHARED] += 1
-    s.nodes[node, LEN] += 1
+    change_length(s, node, JOINED)
     s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm_of(s, page), MERGING] += 1
     s.counters[Counter.PAGES_MERGED] += 1
-    length_changed(s, node)
 
 
 @kernel
@@ -239,16 +242,15 @@ def leave_stable_node(s, page, node):
     """The rmap_item of `page` leaves `node`, which lives. Mirrors: mm/ksm.c remove_rmap_item_from_tree()."""
     drop_member(s, int64(s.pages[page, HEAD]))
     s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~STABLE
-    s.nodes[node, LEN] -= 1
+    change_length(s, node, LEFT_IT)
     if s.nodes[node, FIRST] != NIL:
         s.counters[Counter.PAGES_SHARING] -= 1
     else:
         s.counters[Counter.PAGES_SHARED] -= 1
     s.mms[mm_of(s, page), MERGING] -= 1
-    length_changed(s, node)
 
 
-@kernel
+@inlined
 def jiffies_of(milliseconds):
     """Mirrors: msecs_to_jiffies(), which rounds up."""
     return (milliseconds * 1_000_000 + NS_PER_JIFFY - 1) // NS_PER_JIFFY
@@ -280,7 +282,6 @@ def find_dup(s, chain, prune):
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     found = NIL
     found_length = 0
-    n_seen = 0
     first_with_room = NIL
     dup = int64(s.nodes[chain, FIRST])
     while dup != NIL:
@@ -288,7 +289,6 @@ def find_dup(s, chain, prune):
         if ksm_get_folio(s, dup) == NO_FRAME:
             dup = after
             continue
-        n_seen += 1
         room = is_page_sharing_candidate(s, dup, NOW)
         length = int64(s.nodes[dup, LEN])
         if room and first_with_room == NIL:
@@ -303,7 +303,7 @@ def find_dup(s, chain, prune):
             if not prune and room:
                 break
         dup = after
-    return found, n_seen, first_with_room
+    return found, first_with_room
 
 
 @kernel
@@ -322,34 +322,59 @@ def stable_node_chain(s, node, prune):
             return frame, NIL, node
         return frame, node, node
     prunes = may_prune(s, node, prune)
-    n_stale = int64(s.nodes[node, STALE_DUPS])
-    found, n_seen, first_with_room = find_dup(s, node, prunes)
+    kind = SETTLED_PRUNED if prunes else SETTLED_UNPRUNED
     first = int64(s.nodes[node, FIRST])
+    if s.nodes[node, SETTLED] == kind:
+        found = int64(s.nodes[node, FOUND])
+        if found == NIL:
+            return int64(s.nodes[first, KPFN]), NIL, node
+        return int64(s.nodes[found, KPFN]), found, node
+    n_stale = int64(s.nodes[node, STALE_DUPS])
+    if n_stale == 0 and s.nodes[node, ROOMY_DUPS] == 0:
+        # all full: the walk over the dups, thousands of them at times, would find no room and take the first, or none on 6.1
+        found = NIL if old else first
+        first_with_room = NIL
+    else:
+        found, first_with_room = find_dup(s, node, prunes)
+        first = int64(s.nodes[node, FIRST])
     if first == NIL:
         free_stable_node_chain(s, node)
         return NO_FRAME, NIL, node
-    if found == NIL:
-        return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
-    frame = int64(s.nodes[found, KPFN])
-    if s.nodes[first, NEXT] == NIL and (prunes or not old):
+    is_alone = s.nodes[first, NEXT] == NIL
+    if is_alone and found != NIL and (prunes or not old):
+        frame = int64(s.nodes[found, KPFN])
         collapse_chain(s, node, found)
         return frame, found, found
-    moves = first != found and is_page_sharing_candidate(s, found, AND_ONE_MORE)
+    moves = found != NIL and first != found and is_page_sharing_candidate(s, found, AND_ONE_MORE)
     if moves:
         unlink_dup(s, node, found)
         push_dup(s, node, found)
-    if not s.nodes[node, SETTLED] and not moves and n_stale == s.nodes[node, STALE_DUPS]:
-        timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
-        # a walk that inserts would take, and move to the front, the first with room
-        other_moves = (
-            first_with_room != first and first_with_room != NIL and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
-        )
-        if timed or (prunes and not other_moves):
-            settle(s, node)
-    return frame, found, node
+    elif n_stale == s.nodes[node, STALE_DUPS]:
+        settle_if_stable(s, node, found, first_with_room, kind)
+    if found == NIL:
+        return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
+    return int64(s.nodes[found, KPFN]), found, node
 
 
 @kernel
+def settle_if_stable(s, chain, found, first_with_room, kind):
+    """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
+
+    A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest. With a
+    delay, is_observable() sees to the walks that prune.
+    Writes: nodes, trees.
+    """
+    first = int64(s.nodes[chain, FIRST])
+    timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
+    other_moves = (
+        first_with_room != NIL and first_with_room != first and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
+    )
+    if not other_moves and (timed or kind == SETTLED_PRUNED):
+        settle(s, chain, kind)
+        s.nodes[chain, FOUND] = found
+
+
+@inlined
 def is_observable(s, nid):
     """Whether a walk through the stable tree of `nid` may change what it passes. Reads: stable_*, knobs, counters."""
     if s.trees[STABLE_HOT, nid] != 0 or s.knobs[Knob.FORCE_EXACT]:

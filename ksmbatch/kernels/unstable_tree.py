@@ -139,7 +139,7 @@ def mergeable_frame(s, page):
     return int64(s.pages[page, FRAME])
 
 
-@kernel
+@inlined
 def mark_inserted(s, page, nid):
     """The rmap_item of `page` is in the tree of `nid` now. Reads: counters. Writes: item_flags, item_nid, counters."""
     flags = int64(s.page_bytes[page, ITEM_FLAGS]) | UNSTABLE
@@ -152,7 +152,7 @@ def mark_inserted(s, page, nid):
     s.counters[Counter.PAGES_UNSHARED] += 1
 
 
-@kernel
+@inlined
 def unstable_look_up(s, page, frame, nid, content):
     """As unstable_walk(), for a tree of which nothing changed."""
     has_twins = content < s.unstable_at.shape[1]  # a content that only one page ever holds is never looked for

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from guest import boot, build_init
-from recordings import Recording, dump, first_difference, recording
+from recordings import Recording, dump, first_difference, recording, without_batches
 from scenarios import Bad, Scenario, load, script
 
 Result = dict[str, Recording | str]  # name -> recording, or why there is none
@@ -101,8 +101,8 @@ def write(folder: Path, scenarios: list[Scenario], passes: list[Result], compres
         whole = [rec for rec in found if not isinstance(rec, str)]
         if len(whole) < len(found):
             complaints.append(f"FAILED {name}: {next(rec for rec in found if isinstance(rec, str))}")
-        elif any(rec != whole[0] for rec in whole):
-            other = next(rec for rec in whole if rec != whole[0])
+        elif any(without_batches(rec) != without_batches(whole[0]) for rec in whole):
+            other = next(rec for rec in whole if without_batches(rec) != without_batches(whole[0]))
             complaints.append(f"FLAKY  {name}: {first_difference(whole[0], other)}")
         else:
             text = dump(whole[0]).encode()
@@ -116,9 +116,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="+")
     parser.add_argument("--kernel", required=True, metavar="LABEL=VMLINUZ")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument(
-        "--qemu", default="qemu-system-x86_64", help="QEMU 10 or newer; the TCG of 7.2 corrupts SMP guests"
-    )
+    parser.add_argument("--qemu", default="qemu-system-x86_64", help="QEMU 10 or newer; the TCG of 7.2 corrupts SMP guests")
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--chunk", type=int, default=80, help="scenarios per boot")
@@ -138,9 +136,8 @@ def main() -> int:
             for number in range(args.passes)
         ]
     kept, complaints = write(args.out / label, scenarios, passes, args.gzip)
-    for complaint in complaints:
-        print(complaint)
-    print(f"{label}: {kept} of {len(scenarios)} recorded, {args.passes} passes, {time.monotonic() - begin:.0f} s")
+    summary = f"{label}: {kept} of {len(scenarios)} recorded, {args.passes} passes, {time.monotonic() - begin:.0f} s"
+    sys.stdout.write("\n".join([*complaints, summary, ""]))
     return 1 if complaints else 0
 
 

@@ -3,9 +3,9 @@
 The parity tests hold the engine against it, and it against the recordings of the real kernel. It knows nothing of numba, time
 or costs, and it is not fast: one Python object per page, per rmap_item and per tree node.
 
-Written from the sources of Linux 6.1, 6.12 and 7.2 (mm/ksm.c, lib/rbtree.c, mm/rmap.c, mm/vma.c, mm/mmap.c, mm/migrate.c), whose
-words and order it keeps. Reading order: machine (one step), scan (ksm_do_scan, cmp_and_merge_page), stable and unstable (the
-trees), merge, memory and vma (page tables, anon_vma), rbtree.
+Written from the sources of Linux 6.1, 6.12 and 7.2 (mm/ksm.c, lib/rbtree.c, mm/rmap.c, mm/vma.c, mm/mmap.c, mm/migrate.c),
+whose words and order it keeps. Reading order: machine (one step), scan (ksm_do_scan, cmp_and_merge_page), stable and unstable
+(the trees), merge, memory and vma (page tables, anon_vma), rbtree.
 """
 
 from .freed import UseAfterFree

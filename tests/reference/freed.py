@@ -16,7 +16,8 @@ class Overwritten:
     def _touched(self, *_: object) -> NoReturn:
         raise UseAfterFree("use after free: an unstable tree still points to an rmap_item that is on a stable node's list")
 
-    __getattr__ = __getitem__ = __setitem__ = __bool__ = _touched
+    parent = child = red = address = property(_touched)
+    __getitem__ = __setitem__ = __bool__ = _touched
 
 
 OVERWRITTEN: Any = Overwritten()

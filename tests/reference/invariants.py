@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from .memory import Frame, Mm, ZeroPage
@@ -17,7 +18,7 @@ from .state import SEQNR_MASK, STABLE_FLAG, UNSTABLE_FLAG, Ksm, RmapItem, Stable
 
 def broken_invariants(ksm: Ksm, live: Iterable[Mm]) -> list[str]:
     """What is wrong, one line each; empty if nothing is. `live`: the mms of running processes."""
-    mms = {mm: None for mm in [*live, *(slot.mm for slot in ksm.mm_slots)]}
+    mms = dict.fromkeys([*live, *(slot.mm for slot in ksm.mm_slots)])
     items = [item for slot in ksm.mm_slots for item in slot.rmap_list]
     nodes = list(_stable_nodes(ksm))
     return [
@@ -54,9 +55,7 @@ def _counters(ksm: Ksm, mms: Iterable[Mm], items: list[RmapItem], nodes: list[St
     yield from _differs("volatile items", states[0], ksm.rmap_items - ksm.pages_shared - ksm.pages_sharing - ksm.pages_unshared)
     yield from _differs("stable_node_chains", ksm.stable_node_chains, len(chains))
     yield from _differs("stable_node_dups", ksm.stable_node_dups, sum(len(chain.hlist) for chain in chains))
-    zero_pages = {
-        mm: sum(isinstance(page, ZeroPage) and page.dirty for page in mm.page_table.values()) for mm in mms
-    }
+    zero_pages = {mm: sum(isinstance(page, ZeroPage) and page.dirty for page in mm.page_table.values()) for mm in mms}
     yield from _differs("ksm_zero_pages", ksm.ksm_zero_pages, sum(zero_pages.values()))
     own = Counter(item.mm for item in items)
     merging = Counter(item.mm for item in items if item.flags == STABLE_FLAG)
@@ -91,7 +90,7 @@ def _stable_trees(ksm: Ksm, nodes: list[StableNode]) -> Iterator[str]:
         yield from (f"stable tree {nid}: {fault}" for fault in rb_faults(root))
         in_order = list(rb_walk(root))
         keys = [node.kpage.content for node in in_order]
-        if any(low >= high for low, high in zip(keys, keys[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(keys)):
             yield f"stable tree {nid}: keys are not strictly ascending"
         for node in in_order:
             dups = node.hlist if node.is_chain else []
@@ -153,7 +152,7 @@ def _frames(mms: Iterable[Mm], nodes: list[StableNode]) -> Iterator[str]:
 
 def _vmas(mms: Iterable[Mm]) -> Iterator[str]:
     for mm in mms:
-        if any(low.end > high.start for low, high in zip(mm.vmas, mm.vmas[1:], strict=False)):
+        if any(low.end > high.start for low, high in pairwise(mm.vmas)):
             yield f"VMAs of {mm.name} overlap or are out of order"
         for vma in mm.vmas:
             if any(vma not in anon_vma.vmas for anon_vma in vma.chain):

@@ -84,7 +84,9 @@ class Machine:
         return {
             "sysfs": [fields[name] for name in self.ksm.kernel.sysfs_fields],
             "cow_ksm": self.ksm.cow_ksm,
-            "procs": {name: [observe.proc(mm)[field] for field in self.ksm.kernel.proc_fields] for name, mm in self.mms.items()},
+            "procs": {
+                name: [observe.proc(mm)[field] for field in self.ksm.kernel.proc_fields] for name, mm in self.mms.items()
+            },
             "tables": self._tables.changes(self.mms, self.areas),
         }
 

@@ -57,9 +57,7 @@ def try_to_merge_with_ksm_page(ksm: Ksm, rmap_item: RmapItem, page: Frame, kpage
     return True
 
 
-def try_to_merge_two_pages(
-    ksm: Ksm, rmap_item: RmapItem, page: Frame, tree_rmap_item: RmapItem, tree_page: Frame
-) -> bool:
+def try_to_merge_two_pages(ksm: Ksm, rmap_item: RmapItem, page: Frame, tree_rmap_item: RmapItem, tree_page: Frame) -> bool:
     """`page`, the one scanned now, becomes the KSM page of both."""
     if not try_to_merge_with_ksm_page(ksm, rmap_item, page, None):
         return False

@@ -86,7 +86,11 @@ class Tables:
                 self._next_id += 1
         self._ids = {key: (frame, ids[frame]) for key, frame in frames.items()}
 
-        tables = {(name, area): _table([pages[name, area, k] for k in range(areas[name][area][1])], ids) for name in mms for area in areas[name]}
+        tables = {
+            (name, area): _table([pages[name, area, k] for k in range(areas[name][area][1])], ids)
+            for name in mms
+            for area in areas[name]
+        }
         changed: dict[str, dict[str, dict[str, Any]]] = {}
         for (name, area), table in tables.items():
             if self._shown.get((name, area)) != table:

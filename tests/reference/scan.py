@@ -72,8 +72,10 @@ def cmp_and_merge_page(ksm: Ksm, page: Frame, rmap_item: RmapItem) -> None:
 def _passes_checksum_gate(ksm: Ksm, page: Frame, rmap_item: RmapItem) -> bool:
     checksum = ksm.checksum(page.content)
     if rmap_item.oldchecksum != checksum:
-        rmap_item.oldchecksum = checksum
+        rmap_item.oldchecksum, rmap_item.summed = checksum, page.content
         return False
+    if rmap_item.summed != page.content:
+        ksm.events["changed page passed the checksum gate"] += 1
     return True
 
 

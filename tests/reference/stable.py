@@ -257,7 +257,9 @@ def stable_tree_search(ksm: Ksm, page: Frame) -> Frame | None:
         return tree_page
 
 
-def _chain_append(ksm: Ksm, page: Frame, page_node: StableNode, stable_node: StableNode, nid: int, root: RbRoot) -> Frame | None:
+def _chain_append(
+    ksm: Ksm, page: Frame, page_node: StableNode, stable_node: StableNode, nid: int, root: RbRoot
+) -> Frame | None:
     if not stable_node.is_chain:
         stable_node = alloc_stable_node_chain(ksm, stable_node, root)
     ksm.migrate_nodes.remove(page_node)

@@ -25,9 +25,23 @@ MAX_JIFFY_OFFSET = (2**63 - 1 >> 1) - 1
 
 
 class RmapItem(RbNode):
-    """struct ksm_rmap_item. `keyed` is ours: the content it had when it was put into the unstable tree."""
+    """struct ksm_rmap_item. Ours: `keyed` and `summed`, the contents that the page had when it was put into the unstable
+    tree and when its checksum was taken."""
 
-    __slots__ = ("address", "age", "anon_vma", "flags", "head", "keyed", "mm", "nid", "oldchecksum", "remaining_skips", "seqnr")
+    __slots__ = (
+        "address",
+        "age",
+        "anon_vma",
+        "flags",
+        "head",
+        "keyed",
+        "mm",
+        "nid",
+        "oldchecksum",
+        "remaining_skips",
+        "seqnr",
+        "summed",
+    )
 
     def __init__(self, mm: Mm, address: int) -> None:
         super().__init__()
@@ -40,6 +54,7 @@ class RmapItem(RbNode):
         self.anon_vma: AnonVma
         self.head: StableNode | None = None
         self.keyed: int | None = None
+        self.summed: int | None = None
 
     def list_in(self, stable_node: StableNode) -> None:
         """Go on the stable node's list; `head` and `hlist` overlay the rb_node."""

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from ksmbatch.errors import InputError, KsmbatchError, show_value
+from ksmbatch.errors import InputError, KsmbatchError, UndefinedBehaviour, show_value
 
 
 def test_all_parts_make_the_line_of_the_style_guide() -> None:
@@ -36,6 +36,7 @@ def test_a_long_value_is_shortened_to_60_characters() -> None:
 
 def test_a_value_that_json_does_not_know_is_shown_as_text() -> None:
     assert show_value(frozenset({1})) == "frozenset({1})"
+    assert show_value(16**5000).startswith("0x1000")
 
 
 def test_a_line_break_in_a_file_name_does_not_break_the_line() -> None:
@@ -56,5 +57,6 @@ def test_a_fault_can_be_given_its_place_afterwards() -> None:
     assert str(error.at(where="a.toml")) == "a.toml: zero = 2: must be <= 1 (a share)"
 
 
-def test_an_input_error_is_a_ksmbatch_error() -> None:
+def test_bad_input_exits_2_and_a_kernel_in_freed_memory_1() -> None:
     assert issubclass(InputError, KsmbatchError)
+    assert (InputError.exit_status, UndefinedBehaviour.exit_status) == (2, 1)

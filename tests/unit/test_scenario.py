@@ -121,8 +121,12 @@ def test_a_prune_delay_between_never_and_always_is_allowed() -> None:
     )
 
 
-def test_a_knob_value_that_the_kernel_refuses_is_no_error_of_the_scenario() -> None:
-    assert parse_scenario(scenario(knobs={"max_page_sharing": 1}), "f").knobs["max_page_sharing"] == 1
+@pytest.mark.parametrize("value", [1, -1, 2**64])
+def test_a_knob_value_that_the_kernel_refuses_is_no_error_of_the_scenario(value: int) -> None:
+    step = {"op": "knob", "name": "max_page_sharing", "value": value}
+    parsed = parse_scenario(scenario(step, knobs={"max_page_sharing": value}), "f")
+    assert parsed.knobs["max_page_sharing"] == value
+    assert parsed.steps[2] == SetKnob(name="max_page_sharing", value=value)
 
 
 def test_sizes_go_beyond_the_recorder() -> None:
@@ -157,8 +161,7 @@ def test_a_process_name_may_be_an_area_name_of_another_process_too() -> None:
         (scenario(knobs={"smartscan": 1}), "f.json: s: knobs: smartscan = 1: unknown field (nearest: smart_scan)"),
         (scenario(knobs={"sleep_millisecs": 1}), "f.json: s: knobs: sleep_millisecs = 1: unknown field"),
         (scenario(knobs={"run": 3}), "f.json: s: knobs: run = 3: must be an integer from 0 to 2"),
-        (scenario(knobs={"pages_to_scan": "9"}), 'f.json: s: knobs: pages_to_scan = "9": must be an integer of 64 bits'),
-        (scenario(knobs={"pages_to_scan": 2**63}), "must be an integer of 64 bits"),
+        (scenario(knobs={"pages_to_scan": "9"}), 'f.json: s: knobs: pages_to_scan = "9": must be an integer'),
     ],
 )
 def test_a_bad_head_is_named(obj: object, line: str) -> None:
