@@ -67,4 +67,5 @@ class Move(IntEnum):
     ABSENT = -1  # nothing mapped: ENOENT (6.1: EFAULT)
     ZERO = -2  # the zero page: EFAULT
     STUCK = -3  # a mapping that no rmap_item reaches: the kernel gives up
+    UNMAPPED = -5  # no VMA there: EFAULT
     HIDDEN = -4  # present in a PROT_NONE area: 6.1 says ENOENT

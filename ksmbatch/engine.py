@@ -15,7 +15,7 @@ from ksmbatch import accel, metrics
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.config import Config
 from ksmbatch.cost import Costs
-from ksmbatch.errors import KsmbatchError
+from ksmbatch.errors import InputError, UndefinedBehaviour
 from ksmbatch.events import FullScan, Mmap, Scan, Spawn, Write
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import COUNTERS, NODE_COUNTERS, Counter
@@ -103,7 +103,7 @@ class _Clock:
             limits = (min(wakeups, due[0]), min(full_scans, due[1]), min(until_ns, due[2]))
             status, outcome = self.machine.scan(until_wakeups=limits[0], until_full_scans=limits[1], until_ns=limits[2])
             if outcome.undefined:
-                raise KsmbatchError(outcome.undefined)
+                raise UndefinedBehaviour(outcome.undefined)
             if status == Status.TIME and limits[2] == FOREVER:
                 return False
             if status == Status.TIME:
@@ -171,7 +171,7 @@ def simulate(program: Program, config: Config, progress: Callable[[float], None]
     for k, (time_ms, steps) in enumerate(program.snapshots):
         if scans is None and not program.per_scan:
             clock.run(until_ns=min(time_ms * NS_PER_MS, end_ns), full_scans=end_scans)
-        if clock.now(Counter.TIME_NS) >= end_ns or clock.now(Counter.FULL_SCANS) >= end_scans:
+        if clock.now(Counter.TIME_NS) >= end_ns or (k > 0 and clock.now(Counter.FULL_SCANS) >= end_scans):
             break
         for step in steps:
             _apply(clock, step)
@@ -218,17 +218,23 @@ def _end(program: Program, config: Config, scans: tuple[int, ...] | None) -> tup
         return config.run.full_scans, end_ns
     if scans is not None:
         return (sum(scans) if duration_ms is None else FOREVER), end_ns
-    if duration_ms is None:
-        # a trace by its own clock: the last snapshot lasts as long as the one before
-        times = [0, *(time_ms for time_ms, _ in program.snapshots)]
-        end_ns = (2 * times[-1] - times[-2]) * NS_PER_MS
-    return FOREVER, end_ns
+    if duration_ms is not None:
+        return FOREVER, end_ns
+    if len(program.snapshots) == 1:
+        _, steps = program.snapshots[0]
+        if not any(isinstance(step, Scan | FullScan) for step in steps):
+            rule = "must be given, or run.duration: the workload neither scans nor goes on"
+            raise InputError(where=config.path, key="run.full_scans", rule=rule)
+        return 0, FOREVER  # a scenario: over with its last step
+    # a trace by its own clock: the last snapshot lasts as long as the one before
+    times = [time_ms for time_ms, _ in program.snapshots]
+    return FOREVER, (2 * times[-1] - times[-2]) * NS_PER_MS
 
 
 def _reporter(progress: Callable[[float], None] | None, end_scans: int, end_ns: int) -> Callable[[Machine], None]:
     def report(machine: Machine) -> None:
         if progress is not None:
-            scanned = machine.counter(Counter.FULL_SCANS) / end_scans
+            scanned = machine.counter(Counter.FULL_SCANS) / max(end_scans, 1)
             passed = machine.counter(Counter.TIME_NS) / end_ns
             progress(min(max(scanned, passed), 1.0))
 

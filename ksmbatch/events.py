@@ -73,6 +73,14 @@ class Madvise(_Range):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MergeAny:
+    """prctl(PR_SET_MEMORY_MERGE, `value`): the whole process, what it maps later included, is mergeable (1) or not (0)."""
+
+    proc: str
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Mprotect:
     """mprotect() of a whole area; `prot` is "none", "r" or "rw"."""
 
@@ -140,6 +148,7 @@ Step: TypeAlias = (
     | Discard
     | Munmap
     | Madvise
+    | MergeAny
     | Mprotect
     | Migrate
     | Fork

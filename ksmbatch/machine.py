@@ -4,7 +4,8 @@ It knows neither configurations nor results; `engine` drives it through a whole 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ksmbatch.events import (
     Fork,
     FullScan,
     Madvise,
+    MergeAny,
     Migrate,
     Mmap,
     Mprotect,
@@ -26,15 +28,15 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, ksmd, mm_slot, stable_tree, unstable_tree
+from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_walk, stable_tree, unstable_tree
 from ksmbatch.kernels.migrate import mainline
 from ksmbatch.metrics import PAGE_BYTES, RMAP_ITEM_BYTES, Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
 from ksmbatch.state import Scan as ScanState
-from ksmbatch.vmas import Vmas
+from ksmbatch.vmas import Vma, Vmas
 
-_UINT_MAX, _INT_MAX = 2**32 - 1, 2**31 - 1
+_UINT_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,30 @@ class Outcome:
 
 _DONE = Outcome()
 
+_ULONG, _INT, _ANY = range(-(2**64), 2**64), range(-(2**31), 2**31), range(-(2**80), 2**80)
+
+# sysfs file -> lowest and highest value that it takes (else EINVAL), and what its number is parsed as (else ERANGE)
+_RANGES: dict[str, tuple[int, int, range]] = {
+    "merge_across_nodes": (0, 1, _ULONG),
+    "max_page_sharing": (2, 2**31 - 1, _INT),
+    "use_zero_pages": (0, 1, _ANY),
+    "smart_scan": (0, 1, _ANY),
+    "pages_to_scan": (0, _UINT_MAX, _ANY),
+    "sleep_millisecs": (0, _UINT_MAX, _ANY),
+    "stable_node_chains_prune_millisecs": (0, _UINT_MAX, _ANY),
+    "run": (Run.STOP, Run.UNMERGE, _ANY),
+}
+
+
+def _errno_of(covered: bool) -> Outcome:
+    return _DONE if covered else Outcome(errno="ENOMEM")
+
 
 class Machine:
     """A host with `program.n_nids` nodes on which the processes of `program` may live; nothing is started yet.
 
     `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of ksmd's CPU time.
-    `force_exact`: walk every tree, to hold the look-ups against the walks.
+    `keep_pfns`: number frames as the kernel does, for `table()`. `force_exact`: walk every tree, to hold the look-ups against the walks.
     """
 
     def __init__(
@@ -68,6 +88,7 @@ class Machine:
         *,
         costs: Mapping[str, int] | None = None,
         force_exact: bool = False,
+        keep_pfns: bool = False,
     ) -> None:
         self.program = program
         self.kernel = kernel
@@ -78,11 +99,22 @@ class Machine:
             n_dup=program.contents.n_dup,
             rank=program.contents.rank,
             checksum_class=program.contents.checksum_class,
+            keep_pfns=keep_pfns,
         )
         self.live: dict[str, int] = {}  # process -> mm, in the order of start
         self._numbers = {layout.name: number for number, layout in enumerate(program.mms)}
         self._vmas: dict[int, Vmas] = {}
         self._areas: dict[int, set[str]] = {}
+        self._has_forks = any(layout.parent != state.NO_MM for layout in program.mms)
+        n_linked = program.n_pages if self._has_forks else 0
+        self._anon_vma_numbers = count(1)
+        self._chains: dict[tuple[int, ...], int] = {(): 0}
+        self._links = state.AnonVmas(
+            page_anon_vma=np.zeros(n_linked, np.int32),
+            page_chain=np.zeros(n_linked, np.int32),
+            chain_start=np.zeros(2, np.int32),
+            chain_anon_vma=np.zeros(0, np.int32),
+        )
         for name, nanoseconds in (costs or {}).items():
             self.state.knobs[Knob[name]] = nanoseconds
         self.state.knobs[Knob.KERNEL] = kernel
@@ -106,7 +138,7 @@ class Machine:
     def _spawn(self, step: Spawn) -> Outcome:
         number = self._numbers[step.proc]
         self.live[step.proc] = number
-        self._vmas[number] = Vmas()
+        self._vmas[number] = Vmas(self.kernel, self._anon_vma_numbers)
         self._areas[number] = set()
         self.state.mms[number, state.USERS] = 1
         return _DONE
@@ -114,12 +146,13 @@ class Machine:
     def _mmap(self, step: Mmap) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
-        self._vmas[number].add(first, first + pages, step.mergeable)
+        merge_any = bool(self.state.mms[number, state.MERGE_ANY])
+        self._vmas[number].add(first, first + pages, step.node, mergeable=merge_any or step.mergeable)
         self._areas[number].add(step.area)
         self.state.page_bytes[first : first + pages, state.PAGE_NID] = step.node
-        self.state.page_bytes[first : first + pages, state.PAGE_FLAGS] |= np.uint8(state.MAPPED)
-        if step.mergeable:
-            self._set_mergeable(number, first, first + pages, True)
+        if merge_any or step.mergeable:
+            self._register(number)
+        self._vmas_changed(number)
         return _DONE
 
     def _write(self, step: DenseWrite) -> Outcome:
@@ -127,11 +160,14 @@ class Machine:
         pages = step.pages
         if len(pages) == 0:
             return _DONE
+        changed = False
         for vma in self._vmas[number].overlapping(step.first + int(pages[0]), step.first + int(pages[-1]) + 1):
             inside = np.searchsorted(pages, (vma.start - step.first, vma.end - step.first))
-            if not vma.anon and inside[0] < inside[1]:
-                vma.anon = True
-                self.state.page_bytes[vma.start : vma.end, state.PAGE_FLAGS] |= np.uint8(state.ANON)
+            if vma.anon_vma is None and inside[0] < inside[1]:
+                self._vmas[number].fault(vma)
+                changed = True
+        if changed:
+            self._vmas_changed(number)
         fault.write_pages(self.state, step.first, pages, step.contents)
         return _DONE
 
@@ -142,51 +178,67 @@ class Machine:
 
     def _discard(self, step: Discard) -> Outcome:
         number, first, end = self._range(step)
-        covered = self._covers(number, first, end)
         fault.zap_pages(self.state, first, end)
-        return _DONE if covered else Outcome(errno="ENOMEM")
+        return _errno_of(self._vmas[number].covers(first, end))
 
     def _munmap(self, step: Munmap) -> Outcome:
         number, first, end = self._range(step)
-        vmas = self._vmas[number]
         fault.zap_pages(self.state, first, end)
-        for vma in vmas.carve(first, end):
-            vmas.remove(vma)
-        self.state.page_bytes[first:end, state.PAGE_FLAGS] &= np.uint8(state.INHERITED)
-        self._count_vmas(number)
+        self._vmas[number].unmap(first, end)
+        self._vmas_changed(number)
         return _DONE
 
     def _madvise(self, step: Madvise) -> Outcome:
         number, first, end = self._range(step)
-        covered = self._covers(number, first, end)
-        for vma in self._vmas[number].carve(first, end):
-            if vma.mergeable == step.mergeable:
-                continue
-            if not step.mergeable and vma.anon:
-                fault.unmerge_pages(self.state, vma.start, vma.end)
-                fault.note_pages_hidden(self.state, vma.start, vma.end)
-            vma.mergeable = step.mergeable
-            self._set_mergeable(number, vma.start, vma.end, step.mergeable)
-        return _DONE if covered else Outcome(errno="ENOMEM")
+        covered = self._vmas[number].covers(first, end)
+
+        def before(vma: Vma, start: int, stop: int) -> None:
+            if step.mergeable:
+                self._register(number)
+            elif vma.anon_vma is not None:
+                self._unmerge(start, stop)
+
+        self._vmas[number].madvise(first, end, mergeable=step.mergeable, before=before)
+        self._vmas_changed(number)
+        return _errno_of(covered)
+
+    def _merge_any(self, step: MergeAny) -> Outcome:
+        number = self.live[step.proc]
+        if self.kernel < Kernel.V6_12:
+            return Outcome(errno="EINVAL")
+        if bool(step.value) == bool(self.state.mms[number, state.MERGE_ANY]):
+            return _DONE
+        if step.value:
+            self._register(number)
+        self.state.mms[number, state.MERGE_ANY] = step.value
+        for vma in self._vmas[number]:
+            if vma.flags.mergeable and not step.value and vma.anon_vma is not None:
+                self._unmerge(vma.start, vma.end)
+            vma.flags = replace(vma.flags, mergeable=bool(step.value))  # flag by flag: no VMAs are merged
+        self._vmas_changed(number)
+        return _DONE
 
     def _mprotect(self, step: Mprotect) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
-        flags = self.state.page_bytes[first : first + pages, state.PAGE_FLAGS]
-        if step.prot == "none":
-            fault.note_pages_hidden(self.state, first, first + pages)
-            flags[flags & state.MAPPED != 0] |= np.uint8(state.PROT_NONE)
-        else:
-            flags &= np.uint8(0xFF & ~state.PROT_NONE)
-        return _DONE if self._covers(number, first, first + pages) else Outcome(errno="ENOMEM")
+        fault.note_pages_hidden(self.state, first, first + pages)
+        covered = self._vmas[number].mprotect(first, first + pages, step.prot)
+        self._vmas_changed(number)
+        return _errno_of(covered)
 
     def _migrate(self, step: Migrate) -> Outcome:
         _, first, end = self._range(step)
         codes = np.zeros(end - first, np.int64)
-        mainline.move_pages(self.state, first, end, step.node, codes)
+        mainline.move_pages(self.state, self._links, first, end, step.node, codes)
         mainline.recount_remote_mappings(self.state)
         absent = "EFAULT" if self.kernel < Kernel.V6_12 else "ENOENT"
-        words = {Move.ABSENT: absent, Move.ZERO: "EFAULT", Move.STUCK: "stuck", Move.HIDDEN: "ENOENT"}
+        words = {
+            Move.ABSENT: absent,
+            Move.ZERO: "EFAULT",
+            Move.UNMAPPED: "EFAULT",
+            Move.STUCK: "stuck",
+            Move.HIDDEN: "ENOENT",
+        }
         return Outcome(status=tuple(code if code >= 0 else words[Move(code)] for code in codes.tolist()))
 
     def _fork(self, step: Fork) -> Outcome:
@@ -196,13 +248,13 @@ class Machine:
         self.live[step.child] = child
         offset = layout.first - self.program.mms[parent].first
         end = self.program.mms[parent].first + layout.inherited
-        self._vmas[child] = self._vmas[parent].copy_below(end, offset)
+        self._vmas[child] = self._vmas[parent].fork(end, offset)
         self._areas[child] = set(self._areas[parent])
         fault.fork_pages(self.state, parent, child, end)
-        self.state.mms[child, state.USERS] = 1
-        self._count_vmas(child)
+        self.state.mms[child, [state.USERS, state.MERGE_ANY]] = 1, self.state.mms[parent, state.MERGE_ANY]
+        self._vmas_changed(child)
         if self.state.mms[parent, state.REGISTERED]:
-            mm_slot.ksm_enter(self.state, child)
+            self._register(child)
         if self.kernel < Kernel.V6_12:
             # 6.1: dup_mm() copies the whole mm_struct, and nobody resets these two
             self.state.mms[child, [state.MERGING, state.ITEMS]] = self.state.mms[parent, [state.MERGING, state.ITEMS]]
@@ -210,11 +262,12 @@ class Machine:
 
     def _exit(self, step: Exit) -> Outcome:
         number = self.live.pop(step.proc)
-        del self._vmas[number], self._areas[number]
         layout = self.program.mms[number]
         mm_slot.ksm_exit(self.state, number)
         fault.zap_pages(self.state, layout.first, layout.end)
-        self.state.page_bytes[layout.first : layout.end, state.PAGE_FLAGS] &= np.uint8(state.INHERITED)
+        self._vmas[number].clear()
+        self._vmas_changed(number)
+        del self._vmas[number], self._areas[number]
         return _DONE
 
     def _scan(self, step: Scan) -> Outcome:
@@ -237,6 +290,7 @@ class Machine:
         Discard: _discard,
         Munmap: _munmap,
         Madvise: _madvise,
+        MergeAny: _merge_any,
         Mprotect: _mprotect,
         Migrate: _migrate,
         Fork: _fork,
@@ -254,6 +308,8 @@ class Machine:
 
         Without a limit of time it returns at once (Status.TIME) where ksmd has nothing to do.
         """
+        if until_ns == until_wakeups == FOREVER and self.state.knobs[Knob.PAGES_TO_SCAN] == 0:
+            return Status.TIME, _DONE  # it would wake for ever and look at nothing
         while True:
             status = Status(ksmd.ksm_scan_thread(self.state, until_wakeups, until_full_scans, until_ns))
             if status != Status.GROW:
@@ -278,7 +334,7 @@ class Machine:
             "ksm_rmap_items": items,
             "ksm_zero_pages": zero,
             "ksm_process_profit": (merging + zero) * PAGE_BYTES - items * RMAP_ITEM_BYTES,
-            "ksm_merge_any": 0,
+            "ksm_merge_any": int(mm[state.MERGE_ANY]),
             "ksm_mergeable": int(bool(mm[state.MERGEABLE_VMAS])),
         }
 
@@ -289,14 +345,13 @@ class Machine:
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The page table of `pages` pages from global page `first`.
 
-        Returns: int64[pages] keys that two pages share iff they map the same frame (-1 absent, -2 zero page), and that change
-        when a frame's number gets a new meaning; int8[pages] node (-1: none); bool[pages] whether PageKsm.
+        Needs `keep_pfns`. Returns: int64[pages] node and pfn in one number (-1 absent, -2 zero page); int8[pages] node (-1: none); bool[pages] whether PageKsm.
         """
         s = self.state
         frames = s.pages[first : first + pages, state.FRAME]
         present = frames != state.NO_FRAME
         frame = np.where(present, frames, 0)
-        keys = frame.astype(np.int64) << 8 | s.frame_bytes[frame, state.GENERATION]
+        keys = s.frame_bytes[frame, state.FRAME_NID].astype(np.int64) << 32 | s.frames[frame, state.PFN]
         keys[~present] = -1
         keys[s.page_bytes[first : first + pages, state.PAGE_FLAGS] & state.ZERO != 0] = -2
         nids = np.where(present, s.frame_bytes[frame, state.FRAME_NID], -1).astype(np.int8)
@@ -309,7 +364,7 @@ class Machine:
         trees = s.frame_bytes[frames, state.FRAME_NID].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
         distinct = np.unique(trees << 32 | s.frames[frames, state.FRAME_CONTENT]).size
         return {
-            "unreachable_mappings": int(mainline.count_unreachable(s)),
+            "unreachable_mappings": int(rmap_walk.count_unreachable(s, self._links)),
             "duplicates_left": int(frames.size - distinct),
         }
 
@@ -320,34 +375,61 @@ class Machine:
         first = self.program.mms[number].areas[step.area][0] + step.first
         return number, first, first + step.count
 
-    def _covers(self, number: int, first: int, end: int) -> bool:
-        vmas = self._vmas[number].overlapping(first, end)
-        return sum(min(vma.end, end) - max(vma.start, first) for vma in vmas) == end - first
+    def _register(self, number: int) -> None:
+        if not self.state.mms[number, state.REGISTERED]:
+            mm_slot.ksm_enter(self.state, number)
 
-    def _count_vmas(self, number: int) -> None:
+    def _unmerge(self, first: int, end: int) -> None:
+        fault.note_pages_hidden(self.state, first, end)
+        fault.unmerge_pages(self.state, first, end)
+
+    def _vmas_changed(self, number: int) -> None:
+        """Tells the state what the VMAs of mm `number` say of its pages now."""
+        layout = self.program.mms[number]
+        flags = self.state.page_bytes[layout.first : layout.end, state.PAGE_FLAGS]
+        zero = flags & np.uint8(state.ZERO | state.ZERO_BY_KSM)
+        flags[:] = 0
+        for vma in self._vmas[number]:
+            bits = state.MAPPED
+            bits |= state.MERGEABLE if vma.flags.mergeable else 0
+            bits |= state.ANON if vma.anon_vma is not None else 0
+            bits |= state.PROT_NONE if vma.flags.prot == "none" else 0
+            flags[vma.start - layout.first : vma.end - layout.first] = bits
+        flags |= zero
         self.state.mms[number, state.MERGEABLE_VMAS] = self._vmas[number].n_mergeable
+        if self._has_forks:
+            self._link_pages(number)
 
-    def _set_mergeable(self, number: int, first: int, end: int, mergeable: bool) -> None:
-        flags = self.state.page_bytes[first:end, state.PAGE_FLAGS]
-        if mergeable:
-            flags |= np.uint8(state.MERGEABLE)
-            if not self.state.mms[number, state.REGISTERED]:
-                mm_slot.ksm_enter(self.state, number)
-        else:
-            flags &= np.uint8(0xFF & ~state.MERGEABLE)
-        self._count_vmas(number)
+    def _link_pages(self, number: int) -> None:
+        """Tells the rmap walk which anon_vmas the VMAs of mm `number` have; of VMAs that are gone it keeps what it knew."""
+        layout = self.program.mms[number]
+        links = self._links
+        links.page_chain[layout.first : layout.end] = 0
+        for vma in self._vmas[number]:
+            if vma.anon_vma is not None:
+                links.page_anon_vma[vma.start : vma.end] = vma.anon_vma.number
+            chain = tuple(anon_vma.number for anon_vma in vma.chain)
+            if chain not in self._chains:
+                self._chains[chain] = len(self._chains)
+                ids = np.append(links.chain_anon_vma, np.array(chain, np.int32))
+                links = links._replace(chain_start=np.append(links.chain_start, np.int32(len(ids))), chain_anon_vma=ids)
+            links.page_chain[vma.start : vma.end] = self._chains[chain]
+        self._links = links
 
     def _set_knob(self, name: str, value: int) -> int | str:
         """Writes a sysfs file. Returns 0 or the name of the error. Source: the *_store() functions of mm/ksm.c."""
         if name == "smart_scan" and self.kernel < Kernel.V6_12:
             return "ENOENT"
-        low, high = {
-            "merge_across_nodes": (0, 1),
-            "max_page_sharing": (2, _INT_MAX),
-            "use_zero_pages": (0, 1),
-            "smart_scan": (0, 1),
-            "run": (Run.STOP, Run.UNMERGE),
-        }.get(name, (0, _UINT_MAX))
+        if name in ("use_zero_pages", "smart_scan"):
+            # kstrtobool() looks at the first character only
+            if str(value)[0] not in "01":
+                return "EINVAL"
+            value = int(str(value)[0])
+        if name == "pages_to_scan" and not 0 <= value <= _UINT_MAX:
+            value = 0  # here it is the size of a batch, which the recorder writes for the length of one, whatever comes of it
+        low, high, parsed = _RANGES[name]
+        if value not in parsed:
+            return "ERANGE"
         if not low <= value <= high:
             return "EINVAL"
         s = self.state

@@ -48,12 +48,19 @@ COUNTERS: tuple[Metric, ...] = (
     Metric("exact_visits", "pages", "cumulative", "ours: visits that walked a tree because its shape could be observed"),
     Metric("corruptions", "1", "cumulative", "ours: events in which the kernel would follow a dangling stable node"),
     Metric("dangling_pages", "pages", "gauge", "ours: mapped KSM frames whose stable node is gone"),
-    Metric("migrate_allocations", "pages", "cumulative", "ours: frames that a migration policy allocated beyond the move itself"),
+    Metric(
+        "migrate_allocations", "pages", "cumulative", "ours: frames that a migration policy allocated beyond the move itself"
+    ),
     Metric("migrate_failures", "1", "cumulative", "ours: moves that failed for want of memory"),
 )
 
 NODE_COUNTERS: tuple[Metric, ...] = (
-    Metric("mapped_pages", "pages", "gauge", "present pages of areas bound to this node, the zero page's mappings by ksmd among them"),
+    Metric(
+        "mapped_pages",
+        "pages",
+        "gauge",
+        "present pages of areas bound to this node, the zero page's mappings by ksmd among them",
+    ),
     Metric("frames", "pages", "gauge", "anonymous frames in use on this node"),
     Metric("ksm_frames", "pages", "gauge", "those of them that are KSM pages"),
     Metric("remote_mappings", "pages", "gauge", "present pages of areas bound to this node whose frame is on another"),
@@ -73,9 +80,7 @@ class Derived:
 
 def _volatile(row: Sequence[int]) -> int:
     # pages_volatile_show(): may be momentarily negative in the kernel, which then shows 0
-    rest = (
-        row[Counter.KSM_RMAP_ITEMS] - row[Counter.PAGES_SHARED] - row[Counter.PAGES_SHARING] - row[Counter.PAGES_UNSHARED]
-    )
+    rest = row[Counter.KSM_RMAP_ITEMS] - row[Counter.PAGES_SHARED] - row[Counter.PAGES_SHARING] - row[Counter.PAGES_UNSHARED]
     return max(int(rest), 0)
 
 
@@ -88,7 +93,9 @@ def _general_profit(row: Sequence[int]) -> int:
 
 
 DERIVED: tuple[Derived, ...] = (
-    Derived(Metric("pages_volatile", "pages", "gauge", "sysfs: rmap_items that are neither shared, sharing nor unshared"), _volatile),
+    Derived(
+        Metric("pages_volatile", "pages", "gauge", "sysfs: rmap_items that are neither shared, sharing nor unshared"), _volatile
+    ),
     Derived(
         Metric("general_profit", "bytes", "gauge", "sysfs: (pages_sharing + ksm_zero_pages) * 4096 - ksm_rmap_items * 64"),
         _general_profit,

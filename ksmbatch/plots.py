@@ -76,14 +76,9 @@ def saving_against_remote(sweep: Sweep) -> Figure:
 
 
 def saving_against_cpu(sweep: Sweep) -> Figure:
-    """Memory saved at the end against ksmd's CPU time, or its share of a core where runs go by time; one point per setting."""
-    if analysis.by_time(sweep):
-        figure, cpu = _scatter(sweep, "cpu_percent", "ksmd's share of a core since the start, %", "{x:g}")
-        cost = f"{span(cpu, '.1f')} % of a core"
-    else:
-        figure, cpu = _scatter(sweep, "cpu_s", "ksmd's CPU time, s", "{x:g}")
-        cost = f"{span(cpu, '.1f')} s of CPU time"
-    _title(figure, f"{_range_saved(sweep)} for {cost}", sweep)
+    """Memory saved at the end against ksmd's share of a core over the whole run, one point per setting."""
+    figure, cpu = _scatter(sweep, "cpu_percent", "ksmd's share of a core, %", "{x:g}")
+    _title(figure, f"{_range_saved(sweep)} for {span(cpu, '.1f')} % of a core", sweep)
     return figure
 
 
@@ -238,7 +233,7 @@ def _handles(styles: dict[str, _Style]) -> list[Line2D]:
 def _scatter(sweep: Sweep, column: str, x_name: str, x_form: str) -> tuple[Figure, pd.Series]:
     frame = analysis.settings(sweep)
     styles = _styles(sweep)
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    figure = Figure(figsize=(9.4, 5.4), layout="constrained")
     ax = figure.subplots()
     for run_id, row in frame.iterrows():
         style = styles[run_id]
@@ -255,7 +250,7 @@ def _scatter(sweep: Sweep, column: str, x_name: str, x_form: str) -> tuple[Figur
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(StrMethodFormatter(x_form))
     ax.margins(0.08)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(frame["saved_mib"].max(), 1))
     ax.set_xlabel(x_name)
     ax.set_ylabel("memory saved at the end, MiB")
     _legend_below(figure, ax.lines)
@@ -304,4 +299,4 @@ def _title(figure: Figure, finding: str, sweep: Sweep) -> None:
     below = 8 + 16 * len(lines)
     figure.text(0.01, 1 - 8 * point, "\n".join(lines), fontsize=12, fontweight="bold", va="top")
     figure.text(0.01, 1 - below * point, about, fontsize=9, color=_GREY, va="top", parse_math=False)
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (below + 16) * point))
+    figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 1 - (below + 16) * point))

@@ -148,14 +148,24 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
 
 
 def compile_config(config: Config) -> Program:
-    """The program of the workload that `config` names. Raises InputError for what is wrong with the workload's file."""
+    """The program of the workload that `config` names.
+
+    A scenario's own knobs do not count, [ksm] does. Raises InputError for what is wrong with the workload or its file.
+    """
+    try:
+        return compile_workload(_workload(config))
+    except InputError as error:
+        raise config.blame(error) from None
+
+
+def _workload(config: Config) -> Workload:
     source, nodes = config.workload, config.host.nodes
     if source.trace is not None:
         from ksmbatch.traces import trace_workload
 
-        return compile_workload(trace_workload(source.trace, nodes, source.node))
+        return trace_workload(source.trace, nodes, source.node)
     if source.scenario is not None:
-        return compile_workload(_one_scenario(source.scenario, nodes))
+        return _one_scenario(source.scenario, nodes)
     from ksmbatch.generators import find_generator
 
     generator = find_generator(str(source.generator))
@@ -166,9 +176,7 @@ def compile_config(config: Config) -> Program:
             raise InputError(where=config.path, key="run.full_scans", rule=rule)
         full_scans = 1  # nothing is written after the start
     build = generator.build
-    return compile_workload(
-        build(source.parameters, nodes=nodes, binding=source.node, seed=config.run.seed, full_scans=full_scans)
-    )
+    return build(source.parameters, nodes=nodes, binding=source.node, seed=config.run.seed, full_scans=full_scans)
 
 
 def _one_scenario(path: Path, nodes: int) -> Workload:

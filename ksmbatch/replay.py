@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ksmbatch.codes import Kernel, Policy
+from ksmbatch.contents import Checksum
 from ksmbatch.documents import Json
 from ksmbatch.errors import InputError
 from ksmbatch.machine import Machine, Outcome
@@ -30,14 +31,21 @@ from ksmbatch.workload import scenario_workload
 _SCANS = ("scan", "full_scan")
 
 
-def record(scenario: Scenario, kernel: Kernel, *, tables: bool = True, force_exact: bool = False) -> Json:
+def record(
+    scenario: Scenario,
+    kernel: Kernel,
+    *,
+    tables: bool = True,
+    force_exact: bool = False,
+    checksum: Checksum | None = None,
+) -> Json:
     """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format.
 
-    Without `tables` they are left empty. A step that leads the kernel into freed memory is the last one: its observation is
+    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. A step that leads the kernel into freed memory is the last one: its observation is
     {"undefined": why}.
     """
-    program = compile_workload(scenario_workload(scenario))
-    machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact)
+    program = compile_workload(scenario_workload(scenario), checksum)
+    machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact, keep_pfns=True)
     tracker = TableTracker()
 
     def observe(**parts: object) -> Json:

@@ -18,6 +18,7 @@ from ksmbatch.events import (
     Fork,
     FullScan,
     Madvise,
+    MergeAny,
     Migrate,
     Mmap,
     Mprotect,
@@ -41,6 +42,7 @@ __all__ = [
     "Fork",
     "FullScan",
     "Madvise",
+    "MergeAny",
     "Migrate",
     "Mmap",
     "Mprotect",
@@ -96,6 +98,7 @@ _FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "discard": (("proc", "area"), ("first", "count")),
     "munmap": (("proc", "area"), ("first", "count")),
     "madvise": (("proc", "area", "advice"), ("first", "count")),
+    "merge_any": (("proc", "value"), ()),
     "mprotect": (("proc", "area", "prot"), ("first", "count")),
     "migrate": (("proc", "area", "node"), ("first", "count")),
     "fork": (("proc", "child"), ()),
@@ -230,6 +233,8 @@ class _StepReader:
             case "madvise":
                 advice = fields.one_of("advice", ("mergeable", "unmergeable"))
                 return Madvise(**self._range(fields), mergeable=advice == "mergeable")
+            case "merge_any":
+                return MergeAny(proc=self._process(fields), value=fields.integer("value", range(2)))
             case "mprotect":
                 return self._mprotect(fields)
             case "migrate":

@@ -22,8 +22,7 @@ MERGEABLE = 2  # VM_MERGEABLE
 ANON = 4  # the VMA has an anon_vma, i.e. was written once
 ZERO = 8  # the pte maps the kernel's zero page
 ZERO_BY_KSM = 16  # ... and ksmd put it there
-INHERITED = 32  # the VMA is linked to the anon_vma of the forking parent's VMA; survives munmap and exit
-PROT_NONE = 64  # the VMA allows no access
+PROT_NONE = 32  # the VMA allows no access
 
 # ITEM_FLAGS: the rmap_item of a page
 ITEM = 1  # there is an rmap_item
@@ -40,9 +39,11 @@ FRAME, CHECKSUM, HEAD = range(3)
 # columns of page_bytes
 PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(6)
 # columns of frames
-FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
+FRAME_CONTENT, MAPCOUNT, FRAME_NODE, PFN = range(4)
 # columns of frame_bytes
-FRAME_FLAGS, FRAME_NID, GENERATION = range(3)
+FRAME_FLAGS, FRAME_NID = range(2)
+# columns of pfns; PFNS_BEFORE + pfn: the pfn freed before `pfn`
+FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 # rows of trees
 STABLE_ROOT, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(6)
 
@@ -54,7 +55,11 @@ SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(14, 18)
 NODE_COLUMNS = 18
 
 # nodes[:, SETTLED]
-UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = np.int64(0), np.int64(1), np.int64(2)  # FOUND is what a walk finds that does not prune, or that does
+UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = (
+    np.int64(0),
+    np.int64(1),
+    np.int64(2),
+)  # FOUND is what a walk finds that does not prune, or that does
 STABLE_NODE_CHAIN = -1024  # nodes[:, LEN] of a chain, as rmap_hlist_len in mm/ksm.c
 
 # nodes[:, WHERE]
@@ -77,8 +82,9 @@ MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
     ZERO_PAGES,
     MERGEABLE_VMAS,
     PARENT_MM,
-) = range(12)
-MM_COLUMNS = 12
+    MERGE_ANY,
+) = range(13)
+MM_COLUMNS = 13
 
 
 class Knob(IntEnum):
@@ -140,10 +146,14 @@ class State(NamedTuple):
     """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ...
     FREED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
     frames: np.ndarray
-    """int32[n_frames, 3]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
-    FRAME_NODE: stable node of a KSM page; NIL. Frame number p < n_pages is page p's own, the others are spare."""
+    """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
+    FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are spare."""
     frame_bytes: np.ndarray
-    """uint8[n_frames, 3]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node. GENERATION: grows when the number gets a new meaning."""
+    """uint8[n_frames, 2]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node."""
+    pfns: np.ndarray
+    """int32[n_nids, n_pages + 4] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is the first
+    taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept for recordings only, where the
+    return of a pfn within a step shows."""
     members: np.ndarray
     """int32[n_members, 4]: the hlists of stable nodes."""
     nodes: np.ndarray
@@ -163,7 +173,7 @@ class State(NamedTuple):
     unstable_log: np.ndarray
     """int32[2 * n_pages + 2]: insertions (page + 1) and erasures (-page - 1) of this scan, to build the shape from."""
     mms: np.ndarray
-    """int64[n_mms, 12]."""
+    """int64[n_mms, 13]."""
     rank: np.ndarray
     """uint32[n_contents]: place of a content in memcmp order."""
     checksum_class: np.ndarray
@@ -178,6 +188,15 @@ class State(NamedTuple):
     """int64[n_nids, len(NodeCounter)]."""
 
 
+class AnonVmas(NamedTuple):
+    """Which VMA is linked to which anon_vma, for the rmap walk. Without any fork all arrays are empty."""
+
+    page_anon_vma: np.ndarray  # int32[n_pages]     number of the anon_vma of the page's VMA, also of one that is gone; 0: none
+    page_chain: np.ndarray  # int32[n_pages]        number of the anon_vma_chain of the page's VMA; 0: the empty one
+    chain_start: np.ndarray  # int32[n_chains + 1]  where each chain begins in ...
+    chain_anon_vma: np.ndarray  # int32[...]        numbers of anon_vmas
+
+
 # room for this many stable nodes and members must be left before a visit begins (Status.GROW otherwise)
 SPARE_NODES, SPARE_MEMBERS = 4, 4
 
@@ -190,6 +209,7 @@ def allocate(
     n_dup: int,
     rank: np.ndarray,
     checksum_class: np.ndarray | None,
+    keep_pfns: bool = False,
     n_nodes: int = 1024,
     n_members: int = 4096,
 ) -> State:
@@ -214,8 +234,9 @@ def allocate(
     return State(
         pages=pages,
         page_bytes=zeros(np.uint8, n_pages, 6),
-        frames=zeros(np.int32, n_frames, 3),
-        frame_bytes=zeros(np.uint8, n_frames, 3),
+        frames=zeros(np.int32, n_frames, 4),
+        frame_bytes=zeros(np.uint8, n_frames, 2),
+        pfns=np.zeros((n_nids, n_pages + 4 if keep_pfns else 0), np.int32),
         members=zeros(np.int32, n_members, 4),
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from fake_runs import prepare, simulate
 from nbclient import NotebookClient
 from rich.console import Console
 from small_sweep import write_small_sweep
@@ -19,9 +18,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_on_a_small_sweep_and_draws(path, tmp_path, monkeypatch) -> None:
     out = tmp_path / "results"
-    assert (
-        run_sweep(load(write_small_sweep(tmp_path)), out, console=Console(quiet=True), simulate=simulate, prepare=prepare) == 0
-    )
+    assert run_sweep(load(write_small_sweep(tmp_path)), out, console=Console(quiet=True)) == 0
     monkeypatch.setenv("KSMBATCH_RESULTS", str(out))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parent.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)

@@ -1,6 +1,7 @@
-"""Does a sweep do what is missing, keep what is there, and tell the truth about it? The simulation is a stand-in."""
+"""Does a sweep do what is missing, keep what is there, and tell the truth about it? Mostly with a stand-in for the engine."""
 
 import io
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from fake_runs import FakeRun, prepare, simulate
 from rich.console import Console
 from small_sweep import N_SCANS, write_small_sweep
 
+from ksmbatch import sweep as sweeping
 from ksmbatch.config import Config, load
 from ksmbatch.errors import InputError, KsmbatchError
 from ksmbatch.sweep import Programs, run_single, run_sweep
@@ -140,6 +142,26 @@ def test_results_are_the_same_on_one_thread_and_on_three(config, tmp_path) -> No
     assert values(tmp_path / "one") == values(tmp_path / "three")
 
 
+def test_the_engine_s_results_are_the_same_on_one_thread_and_on_two(config, tmp_path, capsys) -> None:
+    for jobs in (1, 2):
+        assert run_sweep(config, tmp_path / str(jobs), jobs, console=Console(quiet=True)) == 0
+    capsys.readouterr()
+    one, two = values(tmp_path / "1"), values(tmp_path / "2")
+    assert one == two
+    assert all(run["pages_sharing"] > 0 for run in one[0])
+
+
+def test_the_engine_s_results_are_the_same_after_a_break(config, tmp_path) -> None:
+    first = load(config.path, ["ksm.merge_across_nodes=0"])
+    assert run_sweep(first, tmp_path / "broken", 2, console=Console(quiet=True)) == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "samples").iterdir()}
+    assert run_sweep(config, tmp_path / "broken", 2, console=Console(quiet=True)) == 0
+    assert run_sweep(config, tmp_path / "whole", 2, console=Console(quiet=True)) == 0
+    assert values(tmp_path / "broken") == values(tmp_path / "whole")
+    assert len(kept) == 3
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+
 def test_a_finished_sweep_runs_nothing_again(config, out) -> None:
     assert sweep(config, out) == 0
     counting = Counting()
@@ -213,6 +235,23 @@ def test_results_that_cannot_be_written_stop_the_sweep(config, out, monkeypatch)
 def test_no_jobs_at_all_is_an_error(config, out) -> None:
     with pytest.raises(InputError, match="--jobs: 0: must be >= 1"):
         sweep(config, out, jobs=0)
+
+
+def test_on_a_terminal_one_bar_tells_how_far_the_sweep_is(config, out, monkeypatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sweeping, "_teller", lambda: Console(file=written, force_terminal=True, width=80, _environ={}))
+
+    def halves(program: object, config: Config, progress: Callable[[float], None]) -> FakeRun:
+        progress(0.5)
+        time.sleep(0.12)  # the bar is drawn ten times a second
+        return simulate(program, config, progress)
+
+    sweep(config, out, simulate=halves)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())
+    assert "0 of 6 runs" in shown
+    assert "5 of 6 runs" in shown
+    assert re.search(r"\b8%", shown)  # half of the first of six
+    assert "MiB saved" not in shown
 
 
 def test_without_a_terminal_every_run_is_a_line(config, out, capsys) -> None:

@@ -18,15 +18,17 @@ from ksmbatch.state import (
     FRAME_FLAGS,
     FRAME_NID,
     FRAME_NODE,
-    GENERATION,
-    INHERITED,
+    FREE_PFN,
     KSM,
+    LAST_PFN,
     MAPCOUNT,
     MERGEABLE,
     NIL,
     NO_FRAME,
     PAGE_FLAGS,
     PAGE_NID,
+    PFN,
+    PFNS_BEFORE,
     PROT_NONE,
     ZERO,
     ZERO_BY_KSM,
@@ -72,14 +74,34 @@ def alloc_frame(s, page, content):
     s.frames[frame, FRAME_NODE] = NIL
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frame_bytes[frame, FRAME_NID] = nid
+    s.frames[frame, PFN] = take_pfn(s, nid)
     s.node_counters[nid, NodeCounter.FRAMES] += 1
     return frame
 
 
 @inlined
-def new_generation(s, frame):
-    """The number `frame` means another frame from now on; only the generations of neighbouring steps are ever compared."""
-    s.frame_bytes[frame, GENERATION] = (int64(s.frame_bytes[frame, GENERATION]) + 1) & 255
+def take_pfn(s, nid):
+    """The page frame number of a new frame on `nid`: the one freed there last, else one never used.
+
+    Mirrors: the per-CPU free lists of mm/page_alloc.c, as far as a step of a scenario can show them
+    Writes: pfns. Returns: 0 where pfns are not kept.
+    """
+    if s.pfns.shape[1] == 0:
+        return int64(0)
+    pfn = int64(s.pfns[nid, FREE_PFN])
+    if pfn != NIL:
+        s.pfns[nid, FREE_PFN] = s.pfns[nid, PFNS_BEFORE + pfn]
+        return pfn
+    s.pfns[nid, LAST_PFN] += 1
+    return int64(s.pfns[nid, LAST_PFN])
+
+
+@inlined
+def free_pfn(s, nid, pfn):
+    """Gives `pfn` of `nid` back. Writes: pfns."""
+    if s.pfns.shape[1] != 0:
+        s.pfns[nid, PFNS_BEFORE + pfn] = s.pfns[nid, FREE_PFN]
+        s.pfns[nid, FREE_PFN] = pfn
 
 
 @kernel
@@ -97,7 +119,7 @@ def free_frame(s, frame):
             kpfn_gone(s, int64(s.frames[frame, FRAME_NODE]))
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frames[frame, FRAME_NODE] = NIL
-    new_generation(s, frame)
+    free_pfn(s, nid, int64(s.frames[frame, PFN]))
     if frame >= len(s.pages):
         s.frames[frame, FRAME_CONTENT] = s.scan[Scan.FREE_FRAME]
         s.scan[Scan.FREE_FRAME] = frame
@@ -262,8 +284,7 @@ def fork_pages(s, parent, child, end):
         flags = int64(s.page_bytes[page, PAGE_FLAGS])
         twin = copy + page - first
         s.page_bytes[twin, PAGE_NID] = s.page_bytes[page, PAGE_NID]
-        inherits = INHERITED if flags & ANON else 0
-        s.page_bytes[twin, PAGE_FLAGS] = flags & ~(ZERO | ZERO_BY_KSM | INHERITED) | inherits
+        s.page_bytes[twin, PAGE_FLAGS] = flags & ~(ZERO | ZERO_BY_KSM)
         if not flags & ANON:
             continue
         if flags & ZERO_BY_KSM:

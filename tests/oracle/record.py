@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from guest import boot, build_init
+from language import Bad, Scenario, load, script
 from recordings import Recording, dump, first_difference, recording, without_batches
-from scenarios import Bad, Scenario, load, script
 
 Result = dict[str, Recording | str]  # name -> recording, or why there is none
 ATTEMPTS = 4  # emulated SMP boots fail now and then

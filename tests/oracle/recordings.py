@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from scenarios import Bad, Scenario, names
+from language import Bad, Scenario, names
 
 FORMAT = 1
 CUMULATIVE = ("pages_scanned", "pages_skipped")  # since boot

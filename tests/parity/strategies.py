@@ -44,7 +44,7 @@ def recipes(merge_any: bool = False) -> st.SearchStrategy[Recipe]:
         Recipe,
         profile=st.integers(0, len(PROFILES) - 1),
         calm=st.sampled_from((False, False, True)),
-        nodes=st.sampled_from((2, 2, 1, 3, 4, 8)),
+        nodes=st.sampled_from((2, 2, 2, 1, 3, 4, 5, 6, 7, 8)),
         pool=st.integers(0, 9),
         knobs=st.tuples(*[st.integers(0, 89)] * KNOBS),
         start=_ops(3),

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Frame:
     """struct page: an anonymous page, or a KSM page with `mapping` its stable node (None between birth and insertion)."""
 
-    __slots__ = ("content", "ksm", "mapping", "mappings", "nid", "refs")
+    __slots__ = ("content", "ksm", "mapping", "mappings", "nid", "pfn", "refs")
 
-    def __init__(self, content: int, nid: int) -> None:
-        self.content, self.nid = content, nid
+    def __init__(self, content: int, nid: int, pfn: int) -> None:
+        self.content, self.nid, self.pfn = content, nid, pfn
         self.mappings: dict[tuple[Mm, int], None] = {}  # ordered, so that replays do not depend on hashes
         self.ksm = False
         self.mapping: StableNode | None = None
@@ -78,9 +78,35 @@ def unmap_page(ksm: Ksm, mm: Mm, address: int) -> None:
     page = mm.page_table.pop(address, None)
     if isinstance(page, Frame):
         del page.mappings[mm, address]
+        _free_if_unused(ksm, page)
     elif page is not None and page.dirty:  # ksm_might_unmap_zero_page()
         ksm.ksm_zero_pages -= 1
         mm.ksm_zero_pages -= 1
+
+
+def alloc_page(ksm: Ksm, content: int, nid: int) -> Frame:
+    """A frame of the node: the one freed last, as from a CPU's list of free pages, or one never used."""
+    free = ksm.free_pages[nid]
+    if free:
+        return Frame(content, nid, free.pop())
+    ksm.max_pfn += 1
+    return Frame(content, nid, ksm.max_pfn)
+
+
+def get_page(frame: Frame) -> None:
+    """ksmd holds the frame."""
+    frame.refs += 1
+
+
+def put_page(ksm: Ksm, frame: Frame) -> None:
+    """ksmd lets it go."""
+    frame.refs -= 1
+    _free_if_unused(ksm, frame)
+
+
+def _free_if_unused(ksm: Ksm, frame: Frame) -> None:
+    if frame.freed:
+        ksm.free_pages[frame.nid].append(frame.pfn)
 
 
 def write_page(ksm: Ksm, mm: Mm, address: int, content: int) -> None:
@@ -196,7 +222,7 @@ def move_page(ksm: Ksm, mm: Mm, address: int, nid: int) -> int | str:
 
 
 def _migrate_folio(ksm: Ksm, folio: Frame, nid: int) -> None:
-    newfolio = Frame(folio.content, nid)
+    newfolio = alloc_page(ksm, folio.content, nid)
     newfolio.ksm = folio.ksm
     ksm.events["KSM page moved" if folio.ksm else "page moved"] += 1
     if folio.mapping is not None:  # folio_migrate_ksm()
@@ -211,5 +237,6 @@ def _new_anonymous_page(ksm: Ksm, mm: Mm, address: int, content: int) -> None:
     vma = vma_lookup(mm, address)
     assert vma is not None, "the scenario writes where nothing is mapped"
     anon_vma_prepare(vma)
+    page = alloc_page(ksm, content, vma.nid)
     unmap_page(ksm, mm, address)
-    map_page(ksm, mm, address, Frame(content, vma.nid))
+    map_page(ksm, mm, address, page)

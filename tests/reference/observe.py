@@ -62,7 +62,7 @@ class Tables:
     """
 
     def __init__(self) -> None:
-        self._ids: dict[tuple[str, str, int], tuple[Frame, int]] = {}
+        self._ids: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._shown: dict[tuple[str, str], dict[str, Any]] = {}
         self._next_id = 0
 
@@ -78,13 +78,13 @@ class Tables:
         ids: dict[Frame, int] = {}
         for key, frame in frames.items():
             known = self._ids.get(key)
-            if known is not None and known[0] is frame:
+            if known is not None and known[0] == frame.pfn:
                 ids[frame] = known[1]
         for frame in frames.values():
             if frame not in ids:
                 ids[frame] = self._next_id
                 self._next_id += 1
-        self._ids = {key: (frame, ids[frame]) for key, frame in frames.items()}
+        self._ids = {key: (frame.pfn, ids[frame]) for key, frame in frames.items()}
 
         tables = {
             (name, area): _table([pages[name, area, k] for k in range(areas[name][area][1])], ids)

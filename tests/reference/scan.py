@@ -5,7 +5,7 @@ It waits for nothing: the machine says when a batch begins.
 
 from __future__ import annotations
 
-from .memory import Frame
+from .memory import Frame, get_page, put_page
 from .merge import try_to_merge_two_pages, try_to_merge_with_ksm_page, try_to_merge_with_zero_page
 from .rbtree import RbRoot
 from .stable import (
@@ -42,13 +42,13 @@ def cmp_and_merge_page(ksm: Ksm, page: Frame, rmap_item: RmapItem) -> None:
         return
     remove_rmap_item_from_tree(ksm, rmap_item)
     if kpage is not None:
-        kpage.refs += 1
+        get_page(kpage)
         if try_to_merge_with_ksm_page(ksm, rmap_item, page, kpage):
             joined = page_stable_node(kpage)
             assert joined is not None
             stable_tree_append(ksm, rmap_item, joined)
             ksm.events["page joined a stable node"] += 1
-        kpage.refs -= 1
+        put_page(ksm, kpage)
         return
 
     if ksm.kernel.stable_search_first and (
@@ -59,9 +59,9 @@ def cmp_and_merge_page(ksm: Ksm, page: Frame, rmap_item: RmapItem) -> None:
     if twin is None:
         return
     tree_rmap_item, tree_page = twin
-    tree_page.refs += 1
+    get_page(tree_page)
     merged = try_to_merge_two_pages(ksm, rmap_item, page, tree_rmap_item, tree_page)
-    tree_page.refs -= 1
+    put_page(ksm, tree_page)
     if merged:
         stable_node = stable_tree_insert(ksm, page)
         stable_tree_append(ksm, tree_rmap_item, stable_node)
@@ -194,7 +194,7 @@ def ksm_do_scan(ksm: Ksm) -> None:
         if found is None:
             return
         rmap_item, page = found
-        page.refs += 1
+        get_page(page)
         cmp_and_merge_page(ksm, page, rmap_item)
-        page.refs -= 1
+        put_page(ksm, page)
         ksm.pages_scanned += 1

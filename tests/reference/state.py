@@ -129,6 +129,8 @@ class Ksm:
     def __init__(self, kernel: Kernel, n_nodes: int, checksum: Callable[[int], int]) -> None:
         self.kernel, self.n_nodes, self.checksum = kernel, n_nodes, checksum
         self.now_ns = 0
+        self.free_pages: list[list[int]] = [[] for _ in range(n_nodes)]  # pfns, the one freed last at the end
+        self.max_pfn = 0
         self.run = 0
         self.merge_across_nodes = 1
         self.max_page_sharing = 256

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reference import Machine
+from reference.memory import Frame, get_page
 from reference.state import MAX_JIFFY_OFFSET, msecs_to_jiffies
 
 MS = 1_000_000
@@ -212,7 +213,7 @@ def disorder(ran: Machine) -> None:
 
 
 def held_page(ran: Machine) -> None:
-    ran.mms["a"].page_table[next(iter(ran.mms["a"].page_table))].refs += 1
+    get_page(next(page for page in ran.mms["a"].page_table.values() if isinstance(page, Frame)))
 
 
 def miscount(ran: Machine) -> None:

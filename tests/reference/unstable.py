@@ -5,6 +5,7 @@ The unstable tree sorts pages that may change under it; it is right only as far 
 
 from __future__ import annotations
 
+from .freed import UseAfterFree
 from .memory import Frame, get_mergeable_page
 from .rbtree import LEFT, RIGHT, rb_erase, rb_insert_color, rb_link_node
 from .stable import ksm_get_folio
@@ -18,7 +19,11 @@ def unstable_tree_search_insert(ksm: Ksm, rmap_item: RmapItem, page: Frame) -> t
     parent: RmapItem | None = None
     side = LEFT
     tree_rmap_item = root.rb_node
+    passed = 0
     while tree_rmap_item is not None:
+        passed += 1
+        if passed > ksm.rmap_items:  # items have been linked into another tree since, which leads in a circle
+            raise UseAfterFree("use after free: a walk through an unstable tree that was not reset never ends")
         tree_page = get_mergeable_page(ksm, tree_rmap_item)
         if tree_page is None:
             ksm.events["unstable walk gave up at a page that is gone"] += 1
