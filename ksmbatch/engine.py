@@ -187,7 +187,7 @@ def simulate(program: Program, config: Config, progress: Callable[[float], None]
     return RunResult(
         samples=clock.recorder.samples(),
         nodes=clock.recorder.nodes(),
-        last=metrics.derive(machine.state.counters) | machine.survey(),
+        last=metrics.derive(machine.state.counters.tolist()) | machine.survey(),
         figures={
             "setup_s": program.first_s + wall_start_s - setup_start_s,
             "wall_s": program.later_s + wall_s,

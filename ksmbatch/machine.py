@@ -6,6 +6,7 @@ It knows neither configurations nor results; `engine` drives it through a whole 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import ClassVar
 
 import numpy as np
 
@@ -76,8 +77,8 @@ def _errno_of(covered: bool) -> Outcome:
 class Machine:
     """A host with `program.n_nids` nodes on which the processes of `program` may live; nothing is started yet.
 
-    `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of ksmd's CPU time.
-    `keep_pfns`: number frames as the kernel does, for `table()`. `force_exact`: walk every tree, to hold the look-ups against the walks.
+    `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of ksmd's CPU time. `keep_pfns`:
+    number frames as the kernel does, for `table()`. `force_exact`: walk every tree, to hold the look-ups against the walks.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Machine:
                 layout.end,
                 layout.parent,
             )
-        self.knob_errno = {name: errno for name, value in knobs.items() if (errno := self._set_knob(name, value))}
+        self.knob_errno = {name: str(errno) for name, value in knobs.items() if (errno := self._set_knob(name, value))}
 
     # ---- events
 
@@ -282,7 +283,7 @@ class Machine:
     def _run(self, step: SetRun) -> Outcome:
         return Outcome(errno=self._set_knob("run", step.value))
 
-    _handlers: dict[type, Callable[["Machine", object], Outcome]] = {
+    _handlers: ClassVar[dict[type, Callable[..., Outcome]]] = {
         Spawn: _spawn,
         Mmap: _mmap,
         DenseWrite: _write,
@@ -299,7 +300,7 @@ class Machine:
         FullScan: _full_scan,
         SetKnob: _knob,
         SetRun: _run,
-    }  # type: ignore[dict-item]  # each handler takes its own step
+    }
 
     def scan(
         self, *, until_wakeups: int = FOREVER, until_full_scans: int = FOREVER, until_ns: int = FOREVER
@@ -345,7 +346,8 @@ class Machine:
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The page table of `pages` pages from global page `first`.
 
-        Needs `keep_pfns`. Returns: int64[pages] node and pfn in one number (-1 absent, -2 zero page); int8[pages] node (-1: none); bool[pages] whether PageKsm.
+        Needs `keep_pfns`. Returns: int64[pages] node and pfn in one number (-1 absent, -2 zero page); int8[pages] node (-1:
+        none); bool[pages] whether PageKsm.
         """
         s = self.state
         frames = s.pages[first : first + pages, state.FRAME]
@@ -452,8 +454,8 @@ class Machine:
         page = int(self.state.scan[ScanState.FAULT_PAGE])
         mm, area, number = locate(self.program.mms, page)
         return (
-            f"ksmd walks an unstable tree that it forgot to reset when merge_across_nodes was 1, and meets the freed rmap_item of "
-            f"page {number} of {mm}.{area}"
+            "ksmd walks an unstable tree that it forgot to reset when merge_across_nodes was 1, "
+            f"and meets the freed rmap_item of page {number} of {mm}.{area}"
         )
 
 

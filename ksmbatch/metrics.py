@@ -1,7 +1,7 @@
 """The table of metrics: every number a run reports, with unit, kind and source.
 
-The `Counter` and `NodeCounter` enums that kernels index with, the columns of samples, runs and nodes, and the table in
-docs/model.md are generated from these rows. It computes derived metrics; it never counts anything itself.
+The columns of samples, runs and nodes, and the table in docs/model.md are generated from these rows; kernels index by the
+enums, of which each member has one row, in their order. It computes derived metrics; it never counts anything itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,45 +29,83 @@ class Metric:
     doc: str
 
 
+class Counter(IntEnum):
+    """Index into `State.counters`; COUNTERS says what each member counts."""
+
+    FULL_SCANS = 0
+    PAGES_SHARED = 1
+    PAGES_SHARING = 2
+    PAGES_UNSHARED = 3
+    KSM_RMAP_ITEMS = 4
+    PAGES_SCANNED = 5
+    PAGES_SKIPPED = 6
+    KSM_ZERO_PAGES = 7
+    STABLE_NODE_CHAINS = 8
+    STABLE_NODE_DUPS = 9
+    COW_KSM = 10
+    KSMD_CPU_NS = 11
+    TIME_NS = 12
+    WAKEUPS = 13
+    PAGES_MERGED = 14
+    EXACT_VISITS = 15
+    CORRUPTIONS = 16
+    DANGLING_PAGES = 17
+    MIGRATE_ALLOCATIONS = 18
+    MIGRATE_FAILURES = 19
+
+
+class NodeCounter(IntEnum):
+    """Column of `State.node_counters`; NODE_COUNTERS says what each member counts."""
+
+    MAPPED_PAGES = 0
+    FRAMES = 1
+    KSM_FRAMES = 2
+    REMOTE_MAPPINGS = 3
+
+
+def _row(index: IntEnum, unit: str, kind: Kind, doc: str) -> Metric:
+    return Metric(index.name.lower(), unit, kind, doc)
+
+
 COUNTERS: tuple[Metric, ...] = (
-    Metric("full_scans", "1", "cumulative", "sysfs: complete passes of ksmd; run = 2 zeroes it"),
-    Metric("pages_shared", "pages", "gauge", "sysfs: stable nodes with at least one rmap_item, i.e. KSM frames in use"),
-    Metric("pages_sharing", "pages", "gauge", "sysfs: further mappings of those frames, i.e. pages saved"),
-    Metric("pages_unshared", "pages", "gauge", "sysfs: rmap_items in the unstable tree"),
-    Metric("ksm_rmap_items", "1", "gauge", "ksm.c ksm_rmap_items: pages that ksmd keeps an rmap_item for"),
-    Metric("pages_scanned", "pages", "cumulative", "sysfs: pages that reached cmp_and_merge_page()"),
-    Metric("pages_skipped", "pages", "cumulative", "sysfs: pages that smart_scan passed by"),
-    Metric("ksm_zero_pages", "pages", "gauge", "sysfs: mappings of the zero page that ksmd made"),
-    Metric("stable_node_chains", "1", "gauge", "sysfs: stable nodes that are heads of chains"),
-    Metric("stable_node_dups", "1", "gauge", "sysfs: stable nodes that hang in chains"),
-    Metric("cow_ksm", "pages", "cumulative", "/proc/vmstat: copies of KSM pages by write faults and unmerging"),
-    Metric("ksmd_cpu_ns", "ns", "cumulative", "ours: CPU time that ksmd spent, by the table of costs"),
-    Metric("time_ns", "ns", "cumulative", "ours: simulated time"),
-    Metric("wakeups", "1", "cumulative", "ours: batches, i.e. calls of ksm_do_scan()"),
-    Metric("pages_merged", "pages", "cumulative", "ours: rmap_items that joined a stable node, and zero pages merged"),
-    Metric("exact_visits", "pages", "cumulative", "ours: visits that walked a tree because its shape could be observed"),
-    Metric("corruptions", "1", "cumulative", "ours: events in which the kernel would follow a dangling stable node"),
-    Metric("dangling_pages", "pages", "gauge", "ours: mapped KSM frames whose stable node is gone"),
-    Metric(
-        "migrate_allocations", "pages", "cumulative", "ours: frames that a migration policy allocated beyond the move itself"
+    _row(Counter.FULL_SCANS, "1", "cumulative", "sysfs: complete passes of ksmd; run = 2 zeroes it"),
+    _row(Counter.PAGES_SHARED, "pages", "gauge", "sysfs: stable nodes with at least one rmap_item, i.e. KSM frames in use"),
+    _row(Counter.PAGES_SHARING, "pages", "gauge", "sysfs: further mappings of those frames, i.e. pages saved"),
+    _row(Counter.PAGES_UNSHARED, "pages", "gauge", "sysfs: rmap_items in the unstable tree"),
+    _row(Counter.KSM_RMAP_ITEMS, "1", "gauge", "ksm.c ksm_rmap_items: pages that ksmd keeps an rmap_item for"),
+    _row(Counter.PAGES_SCANNED, "pages", "cumulative", "sysfs: pages that reached cmp_and_merge_page()"),
+    _row(Counter.PAGES_SKIPPED, "pages", "cumulative", "sysfs: pages that smart_scan passed by"),
+    _row(Counter.KSM_ZERO_PAGES, "pages", "gauge", "sysfs: mappings of the zero page that ksmd made"),
+    _row(Counter.STABLE_NODE_CHAINS, "1", "gauge", "sysfs: stable nodes that are heads of chains"),
+    _row(Counter.STABLE_NODE_DUPS, "1", "gauge", "sysfs: stable nodes that hang in chains"),
+    _row(Counter.COW_KSM, "pages", "cumulative", "/proc/vmstat: copies of KSM pages by write faults and unmerging"),
+    _row(Counter.KSMD_CPU_NS, "ns", "cumulative", "ours: CPU time that ksmd spent, by the table of costs"),
+    _row(Counter.TIME_NS, "ns", "cumulative", "ours: simulated time"),
+    _row(Counter.WAKEUPS, "1", "cumulative", "ours: batches, i.e. calls of ksm_do_scan()"),
+    _row(Counter.PAGES_MERGED, "pages", "cumulative", "ours: rmap_items that joined a stable node, and zero pages merged"),
+    _row(Counter.EXACT_VISITS, "pages", "cumulative", "ours: visits that walked a tree because its shape could be observed"),
+    _row(Counter.CORRUPTIONS, "1", "cumulative", "ours: events in which the kernel would follow a dangling stable node"),
+    _row(Counter.DANGLING_PAGES, "pages", "gauge", "ours: mapped KSM frames whose stable node is gone"),
+    _row(
+        Counter.MIGRATE_ALLOCATIONS,
+        "pages",
+        "cumulative",
+        "ours: frames that a migration policy allocated beyond the move itself",
     ),
-    Metric("migrate_failures", "1", "cumulative", "ours: moves that failed for want of memory"),
+    _row(Counter.MIGRATE_FAILURES, "1", "cumulative", "ours: moves that failed for want of memory"),
 )
 
 NODE_COUNTERS: tuple[Metric, ...] = (
-    Metric(
-        "mapped_pages",
+    _row(
+        NodeCounter.MAPPED_PAGES,
         "pages",
         "gauge",
         "present pages of areas bound to this node, the zero page's mappings by ksmd among them",
     ),
-    Metric("frames", "pages", "gauge", "anonymous frames in use on this node"),
-    Metric("ksm_frames", "pages", "gauge", "those of them that are KSM pages"),
-    Metric("remote_mappings", "pages", "gauge", "present pages of areas bound to this node whose frame is on another"),
+    _row(NodeCounter.FRAMES, "pages", "gauge", "anonymous frames in use on this node"),
+    _row(NodeCounter.KSM_FRAMES, "pages", "gauge", "those of them that are KSM pages"),
+    _row(NodeCounter.REMOTE_MAPPINGS, "pages", "gauge", "present pages of areas bound to this node whose frame is on another"),
 )
-
-Counter = IntEnum("Counter", [metric.name.upper() for metric in COUNTERS], start=0)  # type: ignore[misc]
-NodeCounter = IntEnum("NodeCounter", [metric.name.upper() for metric in NODE_COUNTERS], start=0)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +157,9 @@ def derive(row: Sequence[int]) -> dict[str, int]:
     values = {metric.name: int(row[k]) for k, metric in enumerate(COUNTERS)}
     values |= {derived.metric.name: derived.of(row) for derived in DERIVED}
     return values
+
+
+if [metric.name for metric in COUNTERS] != [index.name.lower() for index in Counter]:
+    raise AssertionError("COUNTERS must have one row per member of Counter, in its order")
+if [metric.name for metric in NODE_COUNTERS] != [index.name.lower() for index in NodeCounter]:
+    raise AssertionError("NODE_COUNTERS must have one row per member of NodeCounter, in its order")

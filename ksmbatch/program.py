@@ -53,9 +53,9 @@ class MmLayout:
 class Program:
     """What a machine needs to know of its workload.
 
-    `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms, steps).
-    `per_scan`: snapshot k happens when k full scans are over, whatever its time. `first_s`, `later_s`: seconds that it took to
-    make the first snapshot with all else, and the later ones.
+    `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms,
+    steps). `per_scan`: snapshot k happens when k full scans are over, whatever its time. `first_s`, `later_s`: seconds that
+    it took to make the first snapshot with all else, and the later ones.
     """
 
     name: str

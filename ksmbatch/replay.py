@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ksmbatch.codes import Kernel, Policy
+from ksmbatch.conformance import observations
 from ksmbatch.contents import Checksum
 from ksmbatch.documents import Json
 from ksmbatch.errors import InputError
@@ -41,8 +42,8 @@ def record(
 ) -> Json:
     """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format.
 
-    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. A step that leads the kernel into freed memory is the last one: its observation is
-    {"undefined": why}.
+    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. A step that leads the
+    kernel into freed memory is the last one: its observation is {"undefined": why}.
     """
     program = compile_workload(scenario_workload(scenario), checksum)
     machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact, keep_pfns=True)
@@ -51,7 +52,8 @@ def record(
     def observe(**parts: object) -> Json:
         return make_observation(
             kernel,
-            sysfs=derive(machine.state.counters) | {knob.name.lower(): int(machine.state.knobs[knob]) for knob in Knob},
+            sysfs=derive(machine.state.counters.tolist())
+            | {knob.name.lower(): int(machine.state.knobs[knob]) for knob in Knob},
             cow_ksm=machine.counter(Counter.COW_KSM),
             procs={proc: machine.process_counters(number) for proc, number in machine.live.items()},
             tables=tracker.observe(_areas(machine)) if tables else {},
@@ -93,7 +95,7 @@ def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Pa
     status = 0
     for scenario, its_kernel in jobs:
         document = record(scenario, its_kernel, tables=tables)
-        if any("undefined" in seen for seen in document["steps"]):  # type: ignore[union-attr]
+        if any("undefined" in seen for seen in observations(document)):
             status = 1
         _write(out / f"{scenario.name}.json", recording_text(document))
     return status

@@ -143,17 +143,17 @@ class State(NamedTuple):
     """int32[n_pages, 3]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
     yet. HEAD: member in its stable node, if STABLE."""
     page_bytes: np.ndarray
-    """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ...
-    FREED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS:
+    ITEM ... FREED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
     frames: np.ndarray
     """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
-    FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are spare."""
-    frame_bytes: np.ndarray
+    FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are
+    spare.""" frame_bytes: np.ndarray
     """uint8[n_frames, 2]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node."""
     pfns: np.ndarray
-    """int32[n_nids, n_pages + 4] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is the first
-    taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept for recordings only, where the
-    return of a pfn within a step shows."""
+    """int32[n_nids, n_pages + 4] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is the
+    first taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept for recordings
+    only, where the return of a pfn within a step shows."""
     members: np.ndarray
     """int32[n_members, 4]: the hlists of stable nodes."""
     nodes: np.ndarray
@@ -161,9 +161,9 @@ class State(NamedTuple):
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[6, n_nids], per node. STABLE_ROOT. STABLE_HOT: nodes of the stable tree that a walk would change (stale ones, unsettled
-    chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1. UNSTABLE_EXACT: 1: the unstable tree's shape is built and followed.
-    UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items."""
+    """int32[6, n_nids], per node. STABLE_ROOT. STABLE_HOT: nodes of the stable tree that a walk would change (stale ones,
+    unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1. UNSTABLE_EXACT: 1: the unstable tree's shape is built and
+    followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items."""
     stable_at: np.ndarray
     """int32[n_nids, n_dup]: the stable tree's node of a content."""
     unstable_at: np.ndarray

@@ -1,6 +1,7 @@
 """What page faults and system calls do to memory: frames come and go, page tables change, KSM pages are copied on write.
 
-It knows nothing of ksmd but what a change must tell it: a stable node whose frame went, a page that changed in the unstable tree.
+It knows nothing of ksmd but what a change must tell it: a stable node whose frame went, a page that changed in the unstable
+tree.
 """
 
 from numpy import int64

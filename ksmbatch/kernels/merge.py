@@ -154,7 +154,8 @@ def cmp_and_merge_page(s, page):
     """One visit of ksmd to `page`, which maps a frame and has an rmap_item.
 
     Mirrors: mm/ksm.c cmp_and_merge_page(); 6.1 searches the stable tree before it looks at the checksum
-    Writes: everything but the cursor; scan[VISIT], scan[EXACT] say what it was. Returns: False if the kernel would use freed memory.
+    Writes: everything but the cursor; scan[VISIT], scan[EXACT] say what it was. Returns: False if the kernel would use freed
+    memory.
     """
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     frame = int64(s.pages[page, FRAME])

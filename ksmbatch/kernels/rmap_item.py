@@ -48,7 +48,11 @@ def remove_rmap_item_from_tree(s, page):
 
 @inlined
 def get_next_rmap_item(s, page, mm):
-    """Makes an rmap_item for `page` of `mm` if it has none. Mirrors: mm/ksm.c get_next_rmap_item(). Writes: items, mms, counters."""
+    """Makes an rmap_item for `page` of `mm` if it has none.
+
+    Mirrors: mm/ksm.c get_next_rmap_item().
+    Writes: items, mms, counters.
+    """
     if s.page_bytes[page, ITEM_FLAGS] & ITEM:
         return
     s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & FREED | ITEM

@@ -1,7 +1,7 @@
 """The stable trees: look-up by content, walks where a walk can be seen, chains, dups and the migrate list.
 
-A walk prunes stale nodes and chains on its path. While a tree has none that it would change (`stable_hot` is 0) the answer is in
-`stable_at`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
+A walk prunes stale nodes and chains on its path. While a tree has none that it would change (`stable_hot` is 0) the answer is
+in `stable_at`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
 """
 
 from numpy import int64
@@ -86,7 +86,10 @@ def get_kpfn_nid(s, frame):
 
 @kernel
 def tree_erase(s, node):
-    """Takes a plain node or a chain out of its stable tree. Writes: nodes, stable_root, stable_at, stable_hot, stable_chains."""
+    """Takes a plain node or a chain out of its stable tree.
+
+    Writes: nodes, stable_root, stable_at, stable_hot, stable_chains.
+    """
     nid = int64(s.nodes[node, NID])
     rb_erase(s.nodes, s.trees[STABLE_ROOT], nid, node)
     s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
@@ -225,7 +228,11 @@ def ksm_get_folio(s, node):
 
 @kernel
 def stable_tree_append(s, page, node):
-    """The rmap_item of `page` joins `node`. Mirrors: mm/ksm.c stable_tree_append(). Writes: members, nodes, items, mms, counters."""
+    """The rmap_item of `page` joins `node`.
+
+    Mirrors: mm/ksm.c stable_tree_append().
+    Writes: members, nodes, items, mms, counters.
+    """
     if s.nodes[node, FIRST] != NIL:
         s.counters[Counter.PAGES_SHARING] += 1
     else:
@@ -360,8 +367,8 @@ def stable_node_chain(s, node, prune):
 def settle_if_stable(s, chain, found, first_with_room, kind):
     """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
 
-    A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest. With a
-    delay, is_observable() sees to the walks that prune.
+    A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest.
+    With a delay, is_observable() sees to the walks that prune.
     Writes: nodes, trees.
     """
     first = int64(s.nodes[chain, FIRST])
@@ -389,7 +396,8 @@ def stable_walk(s, nid, content, prune):
     """Looks for `content` in the tree of `nid`.
 
     Mirrors: the descent in mm/ksm.c stable_tree_search(), stable_tree_insert()
-    Returns: frame found or NO_FRAME; its dup or NIL; its node; and where a new node would hang (parent, side), if none was found.
+    Returns: frame found or NO_FRAME; its dup or NIL; its node; and where a new node would hang (parent, side), if none was
+    found.
     """
     if not is_observable(s, nid):
         node = int64(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
@@ -441,7 +449,10 @@ def room_for(s, node, frame):
 
 @kernel
 def put_on_migrate_list(s, node):
-    """`node`, which hangs in no tree now, waits until its page is seen. Mirrors: list_add(&stable_node->list, &migrate_nodes)."""
+    """`node`, which hangs in no tree now, waits until its page is seen.
+
+    Mirrors: list_add(&stable_node->list, &migrate_nodes).
+    """
     s.nodes[node, WHERE] = IN_MIGRATE
     push_migrate(s, node)
 
@@ -532,7 +543,11 @@ def stable_tree_insert(s, frame):
 
 @kernel
 def mark_ksm(s, frame):
-    """`frame` becomes a KSM page without a stable node yet. Mirrors: set_page_stable_node(page, NULL). Writes: frames, node_counters."""
+    """`frame` becomes a KSM page without a stable node yet.
+
+    Mirrors: set_page_stable_node(page, NULL).
+    Writes: frames, node_counters.
+    """
     if not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         s.frame_bytes[frame, FRAME_FLAGS] |= KSM
         s.node_counters[s.frame_bytes[frame, FRAME_NID], NodeCounter.KSM_FRAMES] += 1
@@ -542,9 +557,7 @@ def mark_ksm(s, frame):
 @kernel
 def remove_stable_node(s, node):
     """Drops `node` unless its frame is still mapped. Mirrors: mm/ksm.c remove_stable_node(). Returns: whether it is gone."""
-    if ksm_get_folio(s, node) != NO_FRAME:
-        return False  # a KSM frame without mappings is freed at once, so a live one is mapped
-    return True
+    return ksm_get_folio(s, node) == NO_FRAME  # a KSM frame without mappings is freed at once, so a live one is mapped
 
 
 @kernel

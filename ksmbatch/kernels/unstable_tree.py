@@ -1,8 +1,8 @@
 """The unstable trees: found by content while nothing in them changed, walked from the root as soon as something did.
 
-While no page in a tree has changed since it was put there, all its keys differ, so that a walk finds what `unstable_at` says; the
-insertions and erasures are only written down. Before the first change (`note_unstable_change`) the tree is built from that log in
-Linux's shape, and followed from then on until the next scan forgets it. See docs/adr/0002.
+While no page in a tree has changed since it was put there, all its keys differ, so that a walk finds what `unstable_at` says;
+the insertions and erasures are only written down. Before the first change (`note_unstable_change`) the tree is built from
+that log in Linux's shape, and followed from then on until the next scan forgets it. See docs/adr/0002.
 """
 
 from numpy import int64
@@ -59,7 +59,11 @@ def in_present_tree(s, page):
 
 @kernel
 def reset_unstable_tree(s, nid):
-    """Forgets the tree of `nid`. Mirrors: root_unstable_tree[nid] = RB_ROOT. Writes: unstable_root, unstable_exact, unstable_leftover."""
+    """Forgets the tree of `nid`.
+
+    Mirrors: root_unstable_tree[nid] = RB_ROOT.
+    Writes: unstable_root, unstable_exact, unstable_leftover.
+    """
     s.trees[UNSTABLE_ROOT, nid] = NIL
     s.trees[UNSTABLE_EXACT, nid] = 0
     s.trees[UNSTABLE_LEFTOVER, nid] = 0
@@ -200,7 +204,7 @@ def unstable_walk(s, page, frame, nid, content):
                 s.scan[Scan.FAULT_PAGE] = other
                 return FAULT
         other_frame = mergeable_frame(s, other)
-        if other_frame == NO_FRAME or other_frame == frame:
+        if other_frame in (NO_FRAME, frame):
             return NO_PAGE
         other_content = int64(s.frames[other_frame, FRAME_CONTENT])
         parent = current

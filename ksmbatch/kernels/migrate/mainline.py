@@ -1,4 +1,5 @@
-"""Policy `mainline`: a KSM page that moves keeps its stable node, which stays in the tree of the old node until ksmd comes around.
+"""Policy `mainline`: a KSM page that moves keeps its stable node, which stays in the tree of the old node until ksmd comes
+around.
 
 It moves frames; whether and when ksmd notices is in `merge` and `stable_tree`.
 """
