@@ -90,7 +90,7 @@ COUNTERS: tuple[Metric, ...] = (
         Counter.MIGRATE_ALLOCATIONS,
         "pages",
         "cumulative",
-        "ours: frames that a migration policy allocated beyond the move itself",
+        "ours: frames that a policy allocated beyond the move itself",
     ),
     _row(Counter.MIGRATE_FAILURES, "1", "cumulative", "ours: moves that failed for want of memory"),
 )

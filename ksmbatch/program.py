@@ -42,7 +42,7 @@ class MmLayout:
     """An mm that lives at some time: `areas` name -> (first global page, pages), in address order, from `first` to `end`."""
 
     name: str
-    parent: int = NO_MM
+    parent: int = int(NO_MM)
     inherited: int = 0  # pages of the areas that it has from its parent
     areas: dict[str, tuple[int, int]] = field(default_factory=dict)
     first: int = 0

@@ -3,7 +3,6 @@
 It decides which kernel runs what and where files go; the format is `recordings`', the machine is `machine`'s.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -151,4 +150,4 @@ def _policy(word: str) -> Policy:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)

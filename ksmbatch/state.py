@@ -148,7 +148,8 @@ class State(NamedTuple):
     frames: np.ndarray
     """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
     FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are
-    spare.""" frame_bytes: np.ndarray
+    spare."""
+    frame_bytes: np.ndarray
     """uint8[n_frames, 2]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node."""
     pfns: np.ndarray
     """int32[n_nids, n_pages + 4] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is the
