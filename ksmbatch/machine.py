@@ -55,18 +55,18 @@ class Outcome:
 
 _DONE = Outcome()
 
-_ULONG, _INT, _ANY = range(-(2**64), 2**64), range(-(2**31), 2**31), range(-(2**80), 2**80)
+_INT_MAX, _ULONG_MAX, _ANY = 2**31 - 1, 2**64 - 1, 2**80
 
-# sysfs file -> lowest and highest value that it takes (else EINVAL), and what its number is parsed as (else ERANGE)
-_RANGES: dict[str, tuple[int, int, range]] = {
-    "merge_across_nodes": (0, 1, _ULONG),
-    "max_page_sharing": (2, 2**31 - 1, _INT),
-    "use_zero_pages": (0, 1, _ANY),
-    "smart_scan": (0, 1, _ANY),
-    "pages_to_scan": (0, _UINT_MAX, _ANY),
-    "sleep_millisecs": (0, _UINT_MAX, _ANY),
-    "stable_node_chains_prune_millisecs": (0, _UINT_MAX, _ANY),
-    "run": (Run.STOP, Run.UNMERGE, _ANY),
+# sysfs file -> lowest and highest value that it takes (else EINVAL), smallest and largest that can be parsed (else ERANGE)
+_RANGES: dict[str, tuple[int, int, int, int]] = {
+    "merge_across_nodes": (0, 1, -_ULONG_MAX, _ULONG_MAX),
+    "max_page_sharing": (2, _INT_MAX, -_INT_MAX - 1, _INT_MAX),
+    "use_zero_pages": (0, 1, -_ANY, _ANY),
+    "smart_scan": (0, 1, -_ANY, _ANY),
+    "pages_to_scan": (0, _UINT_MAX, -_ANY, _ANY),
+    "sleep_millisecs": (0, _UINT_MAX, -_ANY, _ANY),
+    "stable_node_chains_prune_millisecs": (0, _UINT_MAX, -_ANY, _ANY),
+    "run": (Run.STOP, Run.UNMERGE, -_ANY, _ANY),
 }
 
 
@@ -429,8 +429,8 @@ class Machine:
             value = int(str(value)[0])
         if name == "pages_to_scan" and not 0 <= value <= _UINT_MAX:
             value = 0  # here it is the size of a batch, which the recorder writes for the length of one, whatever comes of it
-        low, high, parsed = _RANGES[name]
-        if value not in parsed:
+        low, high, smallest, largest = _RANGES[name]
+        if not smallest <= value <= largest:
             return "ERANGE"
         if not low <= value <= high:
             return "EINVAL"
