@@ -3,7 +3,7 @@
 It decides which kernel runs what and where files go; the format is `recordings`', the machine is `machine`'s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ksmbatch.codes import Kernel, Policy
@@ -11,6 +11,7 @@ from ksmbatch.conformance import observations
 from ksmbatch.contents import Checksum
 from ksmbatch.documents import Json
 from ksmbatch.errors import InputError
+from ksmbatch.events import FullScan, Scan
 from ksmbatch.machine import Machine, Outcome
 from ksmbatch.metrics import Counter, derive
 from ksmbatch.pagetables import Area, TableTracker
@@ -28,7 +29,54 @@ from ksmbatch.scenario import Scenario, load_scenarios
 from ksmbatch.state import Knob
 from ksmbatch.workload import scenario_workload
 
-_SCANS = ("scan", "full_scan")
+
+class Session:
+    """A scenario on the simulated `kernel`, step by step, observed as the recorder observes the real one.
+
+    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. `force_exact`: see Machine.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        kernel: Kernel,
+        *,
+        tables: bool = True,
+        force_exact: bool = False,
+        checksum: Checksum | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.kernel = kernel
+        program = compile_workload(scenario_workload(scenario), checksum)
+        self.machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact, keep_pfns=True)
+        self._tracker = TableTracker() if tables else None
+        self.initial = self._observe(None, None, None)
+
+    def steps(self) -> Iterator[Json]:
+        """Runs the steps one by one and yields what is seen after each; {"undefined": why} is the last, if it comes."""
+        _, steps = self.machine.program.snapshots[0]
+        for step in steps:
+            wakeups = self.machine.counter(Counter.WAKEUPS)
+            outcome: Outcome = self.machine.apply(step)
+            if outcome.undefined:
+                yield {"undefined": outcome.undefined}
+                return
+            batches = self.machine.counter(Counter.WAKEUPS) - wakeups if isinstance(step, Scan | FullScan) else None
+            yield self._observe(outcome.errno, outcome.status, batches)
+
+    def _observe(self, errno: int | str | None, status: Sequence[int | str] | None, batches: int | None) -> Json:
+        machine = self.machine
+        knobs = {knob.name.lower(): int(machine.state.knobs[knob]) for knob in Knob}
+        return make_observation(
+            self.kernel,
+            sysfs=derive(machine.state.counters.tolist()) | knobs,
+            cow_ksm=machine.counter(Counter.COW_KSM),
+            procs={proc: machine.process_counters(number) for proc, number in machine.live.items()},
+            tables={} if self._tracker is None else self._tracker.observe(_areas(machine)),
+            errno=errno,
+            status=status,
+            batches=batches,
+        )
 
 
 def record(
@@ -39,38 +87,10 @@ def record(
     force_exact: bool = False,
     checksum: Checksum | None = None,
 ) -> Json:
-    """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format.
-
-    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. A step that leads the
-    kernel into freed memory is the last one: its observation is {"undefined": why}.
-    """
-    program = compile_workload(scenario_workload(scenario), checksum)
-    machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact, keep_pfns=True)
-    tracker = TableTracker()
-
-    def observe(**parts: object) -> Json:
-        return make_observation(
-            kernel,
-            sysfs=derive(machine.state.counters.tolist())
-            | {knob.name.lower(): int(machine.state.knobs[knob]) for knob in Knob},
-            cow_ksm=machine.counter(Counter.COW_KSM),
-            procs={proc: machine.process_counters(number) for proc, number in machine.live.items()},
-            tables=tracker.observe(_areas(machine)) if tables else {},
-            **parts,  # type: ignore[arg-type]  # errno, status, batches
-        )
-
-    initial = observe()
-    observations: list[Json] = []
-    _, steps = program.snapshots[0]
-    for step, document in zip(steps, scenario.document["steps"], strict=True):  # type: ignore[call-overload]  # a list
-        wakeups = machine.counter(Counter.WAKEUPS)
-        outcome: Outcome = machine.apply(step)
-        if outcome.undefined:
-            observations.append({"undefined": outcome.undefined})
-            break
-        batches = machine.counter(Counter.WAKEUPS) - wakeups if document["op"] in _SCANS else None
-        observations.append(observe(errno=outcome.errno, status=outcome.status, batches=batches))
-    return make_recording(kernel, scenario, knob_errno=machine.knob_errno, initial=initial, steps=observations)
+    """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format; see Session."""
+    session = Session(scenario, kernel, tables=tables, force_exact=force_exact, checksum=checksum)
+    steps = list(session.steps())
+    return make_recording(kernel, scenario, knob_errno=session.machine.knob_errno, initial=session.initial, steps=steps)
 
 
 def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Path, tables: bool) -> int:

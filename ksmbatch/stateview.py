@@ -1,0 +1,123 @@
+"""A state with its lists and trees walked once, as Python lists: what the rules in `invariants` are recounted from.
+
+It judges nothing and trusts nothing: where a list or tree is broken, the walk ends.
+"""
+
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmbatch import state
+from ksmbatch.codes import Kernel
+from ksmbatch.metrics import Counter
+from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan, State
+
+Rows: TypeAlias = list[list[int]]
+
+
+class StateView:
+    """The state with its lists and trees walked once, each only as far as it is a list or a tree."""
+
+    def __init__(self, machine: State) -> None:
+        self.state = machine
+        self.knob = {knob: int(machine.knobs[knob]) for knob in Knob}
+        self.scan = {field: int(machine.scan[field]) for field in Scan}
+        self.counter = {counter: int(machine.counters[counter]) for counter in Counter}
+        self.is_old = self.knob[Knob.KERNEL] < Kernel.V6_12
+        self.frame = machine.pages[:, state.FRAME]
+        self.page_flags = machine.page_bytes[:, state.PAGE_FLAGS]
+        self.page_nid = machine.page_bytes[:, state.PAGE_NID]
+        self.item_flags = machine.page_bytes[:, state.ITEM_FLAGS]
+        self.frame_flags = machine.frame_bytes[:, state.FRAME_FLAGS]
+        self.mapcount = machine.frames[:, state.MAPCOUNT]
+        self.n_nids = machine.trees.shape[1]
+        self.nodes: Rows = machine.nodes[: self.scan[Scan.NEXT_NODE]].tolist()
+        self.members: Rows = machine.members[: self.scan[Scan.NEXT_MEMBER]].tolist()
+
+    @cached_property
+    def mm_of_page(self) -> NDArray[np.int64]:
+        """int64[n_pages]: the mm of each page."""
+        firsts = self.state.mms[:, state.FIRST_PAGE]
+        return np.searchsorted(firsts, np.arange(len(self.frame)), side="right") - 1
+
+    @cached_property
+    def mapped_frames(self) -> NDArray[np.int32]:
+        """int32: the frames that pages map, once per page."""
+        return self.frame[self.frame != NO_FRAME]
+
+    @cached_property
+    def trees(self) -> list[list[int]]:
+        """Per node: what hangs in its stable tree, in order."""
+        return [in_order(self.nodes, int(root)) for root in self.state.trees[state.STABLE_ROOT]]
+
+    @cached_property
+    def chains(self) -> dict[int, list[int]]:
+        """Chain -> its dups."""
+        heads = [node for tree in self.trees for node in tree if self.nodes[node][state.LEN] == state.STABLE_NODE_CHAIN]
+        return {chain: chase(self.nodes, self.nodes[chain][state.FIRST], state.NEXT) for chain in heads}
+
+    @cached_property
+    def migrate(self) -> list[int]:
+        """migrate_nodes."""
+        return chase(self.nodes, self.scan[Scan.MIGRATE_FIRST], state.NEXT)
+
+    @cached_property
+    def placed(self) -> list[int]:
+        """All stable nodes but the heads of chains: in trees, in chains, on migrate_nodes."""
+        plain = [node for tree in self.trees for node in tree if node not in self.chains]
+        return plain + [dup for dups in self.chains.values() for dup in dups] + self.migrate
+
+    @cached_property
+    def hlists(self) -> dict[int, list[int]]:
+        """Stable node -> its members."""
+        return {node: chase(self.members, self.nodes[node][state.FIRST], state.MEMBER_NEXT) for node in self.placed}
+
+    @cached_property
+    def slots(self) -> list[int]:
+        """The mms that ksmd scans."""
+        return chase(self.state.mms.tolist(), self.scan[Scan.SLOT_FIRST], state.SLOT_NEXT, int(NO_MM))
+
+    @cached_property
+    def in_present_tree(self) -> NDArray[np.bool_]:
+        """bool[n_pages]: whether the rmap_item was put into an unstable tree in this scan."""
+        parity = self.counter[Counter.FULL_SCANS] & 1
+        return (self.item_flags & state.UNSTABLE != 0) & ((self.item_flags & state.PARITY != 0) == bool(parity))
+
+    def per_mm(self, pages: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """int64[n_mms]: how many of `pages` (bool[n_pages]) each mm has."""
+        return np.bincount(self.mm_of_page[pages], minlength=len(self.state.mms))
+
+    def has_room(self, node: int, more: int = 0) -> bool:
+        """is_page_sharing_candidate()."""
+        length = self.nodes[node][state.LEN]
+        return length != 0 and length + more < self.knob[Knob.MAX_PAGE_SHARING]
+
+
+def chase(rows: Rows, first: int, column: int, end: int = int(NIL)) -> list[int]:
+    """The list that starts at row `first` and goes on where `column` says, up to `end` or to what is no list any more."""
+    found: dict[int, None] = {}
+    row = first
+    while row != end and 0 <= row < len(rows) and row not in found:
+        found[row] = None
+        row = rows[row][column]
+    return list(found)
+
+
+def in_order(rows: Rows, root: int) -> list[int]:
+    """The tree below row `root` in the order of its keys, as far as it is a tree."""
+    found: list[int] = []
+    path: list[int] = []
+    passed = {int(NIL)}
+    row = root
+    while True:
+        while row not in passed and 0 <= row < len(rows):
+            passed.add(row)
+            path.append(row)
+            row = rows[row][state.LEFT]
+        if not path:
+            return found
+        row = path.pop()
+        found.append(row)
+        row = rows[row][state.RIGHT]
