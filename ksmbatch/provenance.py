@@ -33,7 +33,7 @@ def provenance(table: str, schema: int, origin: Mapping[str, Any]) -> dict[str, 
 
 def encode(document: Mapping[str, Any]) -> dict[bytes, bytes]:
     """Schema metadata for Arrow that holds `document`."""
-    return {KEY: json.dumps(document, ensure_ascii=False, sort_keys=True).encode()}
+    return {KEY: json.dumps(document, ensure_ascii=False).encode()}
 
 
 def decode(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any] | None:

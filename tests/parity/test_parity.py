@@ -4,6 +4,8 @@ The normal run draws a few hundred; `HYPOTHESIS_PROFILE=nightly` draws 2,000 and
 """
 
 import os
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from reference import Machine as Twin
 from ksmbatch.codes import Kernel
 from ksmbatch.contents import Checksum
 from ksmbatch.invariants import check_invariants
+from ksmbatch.metrics import Counter as Metric
 from ksmbatch.replay import Session
 from ksmbatch.scenario import parse_scenario
 
@@ -69,6 +72,26 @@ def test_engine_equals_twin_on_seeded_scenarios_that_show_every_feature() -> Non
     for seed in SEEDS:
         tally.add(compare(random_case(seed, merge_any=True), force_exact=seed % 2 == 1, rules=seed % 4 == 0))
     assert tally.scarce() == {}
+
+
+def test_chains_are_pruned_when_their_delay_is_over_as_in_the_twin() -> None:
+    pruned = Counter[str]()
+    for seed in SEEDS:
+        case = random_case(seed)
+        rng = random.Random(seed)
+        delays = {"stable_node_chains_prune_millisecs": rng.choice((1, 10, 50)), "max_page_sharing": rng.choice((2, 3, 4))}
+        document = case.document | {"knobs": case.document["knobs"] | delays}
+        twin = Twin(document, case.kernel, case.checksum)
+        scenario = parse_scenario(document, "drawn")
+        engine = Session(scenario, Kernel.parse(case.kernel), force_exact=seed % 2 == 1, checksum=checksum_of(case))
+        for step, ours in enumerate(engine.steps()):
+            assert ours == twin.step(step), f"seed {seed}, step {step}: {document['steps'][step]}"
+            passes_ns = rng.choice((0, 1_000_000, 7_000_000, 30_000_000))
+            twin.now_ns += passes_ns
+            engine.machine.state.counters[Metric.TIME_NS] += passes_ns
+        pruned.update(twin.events)
+    assert pruned["chain collapsed"] > 0
+    assert pruned["dup moved to the front of its chain"] > 0
 
 
 def test_a_difference_would_be_seen() -> None:

@@ -23,6 +23,11 @@ def test_what_is_encoded_comes_back() -> None:
     assert provenance.decode(provenance.encode(document)) == json.loads(json.dumps(document))
 
 
+def test_swept_keys_stay_in_the_order_of_their_file() -> None:
+    document = {"config": {"sweep": {"ksm.b": [1], "ksm.a": [2]}}}
+    assert list(provenance.decode(provenance.encode(document))["config"]["sweep"]) == ["ksm.b", "ksm.a"]
+
+
 def test_metadata_of_others_is_not_ours() -> None:
     assert provenance.decode(None) is None
     assert provenance.decode({b"pandas": b"{}"}) is None
