@@ -97,7 +97,8 @@ class ResultsDir:
 
     `with ResultsDir(out, grid, origin) as results`: creates and locks it. Then `look()` and `begin()`, and `add()` for
     every run that finishes. A run exists once runs.parquet has its row; its samples and nodes are in place before. Each file is
-    written whole under a temporary name, synced and renamed, so there is no moment at which a reader sees half a file.
+    written whole under a temporary name and renamed, so there is no moment at which a reader sees half a file. Nothing is
+    synced: a kill loses nothing, and what a power cut damages is found by its missing footer and run again.
 
     Raises InputError where `out` cannot be used: not a directory, not writable, another process's, or foreign files under
     the names of ours; KsmbatchError where writing fails later on.
@@ -153,7 +154,7 @@ class ResultsDir:
                     path.unlink()
 
     def add(self, run_id: str, result: RunTables) -> None:
-        """Write a finished run of the grid; once this returns it survives a kill or a power cut."""
+        """Write a finished run of the grid; once this returns it survives a kill."""
         run = self._grid[run_id]
         for table, columns, values in (
             (SAMPLES, SAMPLE_COLUMNS, result.samples),
@@ -319,7 +320,7 @@ def _runs_table(grid: Sequence[GridRun], rows: Mapping[str, Mapping[str, Any]], 
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """`table` at `path`, whole and durable or not at all."""
+    """`table` at `path`, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     packed = [field.name for field in table.schema if field.type == pa.int64()]
     try:
@@ -332,22 +333,11 @@ def _write(table: pa.Table, path: Path) -> None:
                 use_dictionary=[field.name for field in table.schema if field.type == pa.string()],
                 column_encoding=dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
             )
-            file.flush()
-            os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise KsmbatchError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -224,10 +224,10 @@ def test_bad_input_leaves_old_results_alone(config, out) -> None:
 
 
 def test_results_that_cannot_be_written_stop_the_sweep(config, out, monkeypatch) -> None:
-    def full(_: int) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("ksmbatch.results.pq.write_table", full)
     with pytest.raises(KsmbatchError, match="No space left on device"):
         sweep(config, out, jobs=2)
 

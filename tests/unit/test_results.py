@@ -1,6 +1,5 @@
 """Are results whole, durable, typed as promised, and nobody else's touched?"""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -244,10 +243,10 @@ def test_an_out_that_is_a_file_is_refused(tmp_path) -> None:
 def test_a_failing_disk_leaves_the_old_file_whole(tmp_path, monkeypatch) -> None:
     write(tmp_path, grid(A, B), [A])
 
-    def full(_: int) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(results.pq, "write_table", full)
     with ResultsDir(tmp_path, grid(A, B), ORIGIN) as directory:
         directory.look()
         with pytest.raises(KsmbatchError, match="cannot be written: No space left on device"):
