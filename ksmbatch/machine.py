@@ -29,15 +29,14 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_walk, stable_tree, unstable_tree
+from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_walk, stable_chain, stable_tree, unstable_tree
 from ksmbatch.kernels.migrate import mainline
 from ksmbatch.metrics import PAGE_BYTES, RMAP_ITEM_BYTES, Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
 from ksmbatch.state import Scan as ScanState
+from ksmbatch.sysfs import parse_knob
 from ksmbatch.vmas import Vma, Vmas
-
-_UINT_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +53,6 @@ class Outcome:
 
 
 _DONE = Outcome()
-
-_INT_MAX, _ULONG_MAX, _ANY = 2**31 - 1, 2**64 - 1, 2**80
-
-# sysfs file -> lowest and highest value that it takes (else EINVAL), smallest and largest that can be parsed (else ERANGE)
-_RANGES: dict[str, tuple[int, int, int, int]] = {
-    "merge_across_nodes": (0, 1, -_ULONG_MAX, _ULONG_MAX),
-    "max_page_sharing": (2, _INT_MAX, -_INT_MAX - 1, _INT_MAX),
-    "use_zero_pages": (0, 1, -_ANY, _ANY),
-    "smart_scan": (0, 1, -_ANY, _ANY),
-    "pages_to_scan": (0, _UINT_MAX, -_ANY, _ANY),
-    "sleep_millisecs": (0, _UINT_MAX, -_ANY, _ANY),
-    "stable_node_chains_prune_millisecs": (0, _UINT_MAX, -_ANY, _ANY),
-    "run": (Run.STOP, Run.UNMERGE, -_ANY, _ANY),
-}
 
 
 def _errno_of(covered: bool) -> Outcome:
@@ -420,34 +405,23 @@ class Machine:
 
     def _set_knob(self, name: str, value: int) -> int | str:
         """Writes a sysfs file. Returns 0 or the name of the error. Source: the *_store() functions of mm/ksm.c."""
-        if name == "smart_scan" and self.kernel < Kernel.V6_12:
-            return "ENOENT"
-        if name in ("use_zero_pages", "smart_scan"):
-            # kstrtobool() looks at the first character only
-            if str(value)[0] not in "01":
-                return "EINVAL"
-            value = int(str(value)[0])
-        if name == "pages_to_scan" and not 0 <= value <= _UINT_MAX:
-            value = 0  # here it is the size of a batch, which the recorder writes for the length of one, whatever comes of it
-        low, high, smallest, largest = _RANGES[name]
-        if not smallest <= value <= largest:
-            return "ERANGE"
-        if not low <= value <= high:
-            return "EINVAL"
+        parsed = parse_knob(name, value, self.kernel)
+        if isinstance(parsed, str):
+            return parsed
         s = self.state
         index = Knob[name.upper()]
-        if int(s.knobs[index]) == value:
+        if int(s.knobs[index]) == parsed:
             return 0
         if name in ("merge_across_nodes", "max_page_sharing"):
             if self.counter(Counter.PAGES_SHARED) or stable_tree.remove_all_stable_nodes(s):
                 return "EBUSY"
-            if name == "merge_across_nodes" and value == 1:
+            if name == "merge_across_nodes" and parsed == 1:
                 unstable_tree.keep_leftover_trees(s)
-        s.knobs[index] = value
-        if name == "run" and value == Run.UNMERGE:
+        s.knobs[index] = parsed
+        if name == "run" and parsed == Run.UNMERGE:
             ksmd.unmerge_and_remove_all_rmap_items(s)
         if name == "stable_node_chains_prune_millisecs":
-            stable_tree.unsettle_all_chains(s)
+            stable_chain.unsettle_all_chains(s)
         return 0
 
     def _fault_text(self) -> str:

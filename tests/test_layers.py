@@ -18,7 +18,7 @@ LAYERS = (
     ("topology", "events", "metrics"),
     ("scenario", "workload", "traces", "generators", "contents", "cost"),
     ("configfile", "faults", "sections", "config"),
-    ("state", "vmas", "stateview", "invariants", "program"),
+    ("state", "vmas", "sysfs", "stateview", "invariants", "program"),
     ("pagetables", "conformance"),
     ("recordings",),
     ("accel",),

@@ -11,7 +11,8 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
-from ksmbatch.kernels.stable_tree import ksm_get_folio, remove_all_stable_nodes
+from ksmbatch.kernels.stable_chain import ksm_get_folio
+from ksmbatch.kernels.stable_tree import remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (

@@ -9,11 +9,11 @@ from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import break_ksm, map_frame, map_zero_page_of_ksm, unmap_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
+from ksmbatch.kernels.stable_chain import stable_node_dup_del
 from ksmbatch.kernels.stable_tree import (
     get_kpfn_nid,
     mark_ksm,
     put_on_migrate_list,
-    stable_node_dup_del,
     stable_tree_append,
     stable_tree_insert,
     stable_tree_search,

@@ -7,7 +7,8 @@ from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.fault import mm_of
-from ksmbatch.kernels.stable_tree import ksm_get_folio, leave_stable_node
+from ksmbatch.kernels.stable_chain import ksm_get_folio
+from ksmbatch.kernels.stable_tree import leave_stable_node
 from ksmbatch.kernels.unstable_tree import erase_unstable, forget_item, in_present_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (

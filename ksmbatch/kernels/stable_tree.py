@@ -9,46 +9,46 @@ from numpy import int64
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import mm_of
-from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
+from ksmbatch.kernels.stable_chain import (
+    MAY_PRUNE,
+    NO_PRUNE,
+    NS_PER_JIFFY,
+    add_dup,
+    alloc_stable_node_chain,
+    free_stable_node_chain,
+    jiffies_of,
+    ksm_get_folio,
+    stable_node_chain,
+    stable_node_dup_del,
+    tree_erase,
+    tree_insert,
+    tree_replace,
+)
 from ksmbatch.kernels.stable_node import (
-    AND_ONE_MORE,
     NOW,
     add_member,
     alloc_stable_node,
     change_length,
     drop_member,
-    free_stable_node,
     is_chain,
     is_page_sharing_candidate,
-    push_dup,
     push_migrate,
-    settle,
-    unlink_dup,
     unlink_migrate,
-    unsettle,
 )
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
-    CHAIN,
-    CONTENT,
     FIRST,
-    FOUND,
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
     FRAME_NODE,
     HEAD,
-    IN_CHAIN,
     IN_MIGRATE,
-    IN_TREE,
     ITEM_FLAGS,
     KPFN,
     KSM,
     LEFT,
-    LEN,
     MAPCOUNT,
-    MEMBER_NEXT,
-    MEMBER_PAGE,
     MERGING,
     NEXT,
     NID,
@@ -56,23 +56,15 @@ from ksmbatch.state import (
     NO_FRAME,
     RANK,
     RIGHT,
-    ROOMY_DUPS,
-    SETTLED,
-    SETTLED_PRUNED,
-    SETTLED_UNPRUNED,
     STABLE,
     STABLE_CHAINS,
     STABLE_HOT,
-    STABLE_NODE_CHAIN,
     STABLE_ROOT,
-    STALE_DUPS,
     WHERE,
     Knob,
     Scan,
 )
 
-NS_PER_JIFFY = 4_000_000  # CONFIG_HZ=250
-NO_PRUNE, MAY_PRUNE = int64(0), int64(1)
 JOINED, LEFT_IT = int64(1), int64(-1)
 
 
@@ -82,148 +74,6 @@ def get_kpfn_nid(s, frame):
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
         return 0
     return int64(s.frame_bytes[frame, FRAME_NID])
-
-
-@kernel
-def tree_erase(s, node):
-    """Takes a plain node or a chain out of its stable tree.
-
-    Writes: nodes, stable_root, stable_at, stable_hot, stable_chains.
-    """
-    nid = int64(s.nodes[node, NID])
-    rb_erase(s.nodes, s.trees[STABLE_ROOT], nid, node)
-    s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
-    if is_chain(s, node):
-        s.trees[STABLE_CHAINS, nid] -= 1
-        settle(s, node, SETTLED_PRUNED)
-    elif s.nodes[node, KPFN] == NO_FRAME:
-        s.trees[STABLE_HOT, nid] -= 1
-
-
-@kernel
-def tree_replace(s, old, new):
-    """`new` takes the place of `old` in the tree. Writes: nodes, stable_root, stable_at."""
-    nid = int64(s.nodes[old, NID])
-    s.nodes[new, NID] = nid
-    s.nodes[new, WHERE] = IN_TREE
-    rb_replace_node(s.nodes, s.trees[STABLE_ROOT], nid, old, new)
-    s.stable_at[nid, s.nodes[new, CONTENT]] = new
-
-
-@kernel
-def tree_insert(s, node, nid, parent, side):
-    """Hangs a plain node into the tree of `nid`. Writes: nodes, stable_root, stable_at."""
-    s.nodes[node, NID] = nid
-    s.nodes[node, WHERE] = IN_TREE
-    rb_link_and_insert(s.nodes, s.trees[STABLE_ROOT], nid, node, parent, side)
-    s.stable_at[nid, s.nodes[node, CONTENT]] = node
-
-
-@kernel
-def add_dup(s, dup, chain):
-    """Mirrors: mm/ksm.c stable_node_chain_add_dup(). Writes: nodes, counters, stable_hot."""
-    push_dup(s, chain, dup)
-    s.nodes[dup, WHERE] = IN_CHAIN
-    s.nodes[dup, CHAIN] = chain
-    s.nodes[dup, NID] = s.nodes[chain, NID]
-    s.counters[Counter.STABLE_NODE_DUPS] += 1
-    if is_page_sharing_candidate(s, dup, NOW):
-        s.nodes[chain, ROOMY_DUPS] += 1
-    unsettle(s, chain)
-
-
-@kernel
-def stable_node_dup_del(s, node):
-    """Takes a dup out of its chain, or a plain node out of its tree.
-
-    Mirrors: mm/ksm.c stable_node_dup_del()
-    Writes: nodes, counters, stable_*.
-    """
-    if s.nodes[node, WHERE] == IN_CHAIN:
-        chain = int64(s.nodes[node, CHAIN])
-        unlink_dup(s, chain, node)
-        s.counters[Counter.STABLE_NODE_DUPS] -= 1
-        if s.nodes[node, KPFN] == NO_FRAME:
-            s.nodes[chain, STALE_DUPS] -= 1
-        elif is_page_sharing_candidate(s, node, NOW):
-            s.nodes[chain, ROOMY_DUPS] -= 1
-        unsettle(s, chain)
-    else:
-        tree_erase(s, node)
-
-
-@kernel
-def alloc_stable_node_chain(s, dup):
-    """A chain in the place of the plain node `dup`, which becomes its first dup.
-
-    Mirrors: mm/ksm.c alloc_stable_node_chain()
-    Writes: nodes, node_prune_time, counters, stable_*. Returns: the chain.
-    """
-    chain = alloc_stable_node(s, int64(s.nodes[dup, CONTENT]), NO_FRAME, int64(s.nodes[dup, NID]))
-    s.nodes[chain, LEN] = STABLE_NODE_CHAIN
-    s.node_prune_time[chain] = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
-    s.counters[Counter.STABLE_NODE_CHAINS] += 1
-    tree_replace(s, dup, chain)
-    nid = int64(s.nodes[chain, NID])
-    s.trees[STABLE_CHAINS, nid] += 1
-    s.trees[STABLE_HOT, nid] += 1  # unsettled
-    add_dup(s, dup, chain)
-    return chain
-
-
-@kernel
-def collapse_chain(s, chain, dup):
-    """The only dup left takes the place of its chain. Mirrors: mm/ksm.c stable_node_dup(), `found && nr == 1`."""
-    nid = int64(s.nodes[chain, NID])
-    s.counters[Counter.STABLE_NODE_CHAINS] -= 1
-    s.counters[Counter.STABLE_NODE_DUPS] -= 1
-    s.trees[STABLE_CHAINS, nid] -= 1
-    settle(s, chain, SETTLED_PRUNED)
-    tree_replace(s, chain, dup)
-    free_stable_node(s, chain)
-
-
-@kernel
-def free_stable_node_chain(s, chain):
-    """Drops a chain without dups. Mirrors: mm/ksm.c free_stable_node_chain()."""
-    tree_erase(s, chain)
-    s.counters[Counter.STABLE_NODE_CHAINS] -= 1
-    free_stable_node(s, chain)
-
-
-@kernel
-def remove_node_from_stable_tree(s, node):
-    """Frees `node`; its rmap_items forget it, the counters fall.
-
-    Mirrors: mm/ksm.c remove_node_from_stable_tree()
-    Writes: nodes, members, items, mms, counters, stable_*.
-    """
-    member = int64(s.nodes[node, FIRST])
-    while member != NIL:
-        after = int64(s.members[member, MEMBER_NEXT])
-        page = int64(s.members[member, MEMBER_PAGE])
-        if after != NIL:
-            s.counters[Counter.PAGES_SHARING] -= 1
-        else:
-            s.counters[Counter.PAGES_SHARED] -= 1
-        s.mms[mm_of(s, page), MERGING] -= 1
-        s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~STABLE
-        drop_member(s, member)
-        member = after
-    if s.nodes[node, WHERE] == IN_MIGRATE:
-        unlink_migrate(s, node)
-    else:
-        stable_node_dup_del(s, node)
-    free_stable_node(s, node)
-
-
-@kernel
-def ksm_get_folio(s, node):
-    """The frame of `node`; a stale node is removed on the spot, and NO_FRAME returned. Mirrors: mm/ksm.c ksm_get_folio()."""
-    frame = int64(s.nodes[node, KPFN])
-    if frame == NO_FRAME:
-        remove_node_from_stable_tree(s, node)
-    return frame
 
 
 @kernel
@@ -255,130 +105,6 @@ def leave_stable_node(s, page, node):
     else:
         s.counters[Counter.PAGES_SHARED] -= 1
     s.mms[mm_of(s, page), MERGING] -= 1
-
-
-@inlined
-def jiffies_of(milliseconds):
-    """Mirrors: msecs_to_jiffies(), which rounds up."""
-    return (milliseconds * 1_000_000 + NS_PER_JIFFY - 1) // NS_PER_JIFFY
-
-
-@kernel
-def may_prune(s, chain, prune):
-    """Whether a walk that may prune does prune `chain` now, as the delay allows; if so, the delay starts anew.
-
-    Mirrors: mm/ksm.c stable_node_dup(), the test with time_before()
-    Reads: knobs, counters. Writes: node_prune_time.
-    """
-    if prune == NO_PRUNE:
-        return False
-    now = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
-    if now < s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]):
-        return False
-    s.node_prune_time[chain] = now
-    return True
-
-
-@kernel
-def find_dup(s, chain, prune):
-    """The dup of `chain` to use; stale ones met on the way are removed.
-
-    Mirrors: mm/ksm.c stable_node_dup(), its loop; 6.1 takes no dup but one with room
-    Writes: as ksm_get_folio(). Returns: the dup or NIL; how many were looked at; the first with room or NIL.
-    """
-    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
-    found = NIL
-    found_length = 0
-    first_with_room = NIL
-    dup = int64(s.nodes[chain, FIRST])
-    while dup != NIL:
-        after = int64(s.nodes[dup, NEXT])
-        if ksm_get_folio(s, dup) == NO_FRAME:
-            dup = after
-            continue
-        room = is_page_sharing_candidate(s, dup, NOW)
-        length = int64(s.nodes[dup, LEN])
-        if room and first_with_room == NIL:
-            first_with_room = dup
-        if found == NIL:
-            better = room or not old
-        else:
-            better = room and (not is_page_sharing_candidate(s, found, NOW) or length > found_length)
-        if better:
-            found = dup
-            found_length = length
-            if not prune and room:
-                break
-        dup = after
-    return found, first_with_room
-
-
-@kernel
-def stable_node_chain(s, node, prune):
-    """Looks at `node` as a walk does that passes it: a plain node, or a chain of which a dup is chosen.
-
-    Mirrors: mm/ksm.c __stable_node_chain(), stable_node_dup()
-    Writes: nodes, items, counters, stable_*.
-    Returns: the frame to compare with (NO_FRAME: the node was stale and is gone); the dup to merge with or NIL; the node that
-    stands in the tree now.
-    """
-    old = s.knobs[Knob.KERNEL] < Kernel.V6_12
-    if not is_chain(s, node):
-        frame = ksm_get_folio(s, node)
-        if frame == NO_FRAME or (old and not is_page_sharing_candidate(s, node, NOW)):
-            return frame, NIL, node
-        return frame, node, node
-    prunes = may_prune(s, node, prune)
-    kind = SETTLED_PRUNED if prunes else SETTLED_UNPRUNED
-    first = int64(s.nodes[node, FIRST])
-    if s.nodes[node, SETTLED] == kind:
-        found = int64(s.nodes[node, FOUND])
-        if found == NIL:
-            return int64(s.nodes[first, KPFN]), NIL, node
-        return int64(s.nodes[found, KPFN]), found, node
-    n_stale = int64(s.nodes[node, STALE_DUPS])
-    if n_stale == 0 and s.nodes[node, ROOMY_DUPS] == 0:
-        # all full: the walk over the dups, thousands of them at times, would find no room and take the first, or none on 6.1
-        found = NIL if old else first
-        first_with_room = NIL
-    else:
-        found, first_with_room = find_dup(s, node, prunes)
-        first = int64(s.nodes[node, FIRST])
-    if first == NIL:
-        free_stable_node_chain(s, node)
-        return NO_FRAME, NIL, node
-    is_alone = s.nodes[first, NEXT] == NIL
-    if is_alone and found != NIL and (prunes or not old):
-        frame = int64(s.nodes[found, KPFN])
-        collapse_chain(s, node, found)
-        return frame, found, found
-    moves = found != NIL and first != found and is_page_sharing_candidate(s, found, AND_ONE_MORE)
-    if moves:
-        unlink_dup(s, node, found)
-        push_dup(s, node, found)
-    elif n_stale == s.nodes[node, STALE_DUPS]:
-        settle_if_stable(s, node, found, first_with_room, kind)
-    if found == NIL:
-        return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
-    return int64(s.nodes[found, KPFN]), found, node
-
-
-@kernel
-def settle_if_stable(s, chain, found, first_with_room, kind):
-    """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
-
-    A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest.
-    With a delay, is_observable() sees to the walks that prune.
-    Writes: nodes, trees.
-    """
-    first = int64(s.nodes[chain, FIRST])
-    timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
-    other_moves = (
-        first_with_room != NIL and first_with_room != first and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
-    )
-    if not other_moves and (timed or kind == SETTLED_PRUNED):
-        settle(s, chain, kind)
-        s.nodes[chain, FOUND] = found
 
 
 @inlined
@@ -417,14 +143,6 @@ def stable_walk(s, nid, content, prune):
             return frame, dup, node
         current = int64(s.nodes[node, LEFT if key < other else RIGHT])
     return NO_FRAME, NIL, NIL
-
-
-@kernel
-def unsettle_all_chains(s):
-    """The rule by which chains are pruned changed. Writes: nodes, stable_hot."""
-    for node in range(1, s.scan[Scan.NEXT_NODE]):
-        if s.nodes[node, WHERE] == IN_TREE and is_chain(s, node):
-            unsettle(s, node)
 
 
 @kernel
