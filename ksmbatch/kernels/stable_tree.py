@@ -134,6 +134,11 @@ def stable_walk(s, nid, content, prune):
     key = int64(s.rank[content])
     current = int64(s.trees[STABLE_ROOT, nid])
     while current != NIL:
+        other = int64(s.nodes[current, RANK])
+        if key != other and s.nodes[current, KPFN] != NO_FRAME:
+            # a plain node that is not stale: passed without looking
+            current = int64(s.nodes[current, LEFT if key < other else RIGHT])
+            continue
         frame, dup, node = stable_node_chain(s, current, prune)
         if frame == NO_FRAME:
             current = int64(s.trees[STABLE_ROOT, nid])  # the tree was changed: again from the root
