@@ -119,6 +119,18 @@ def frames_of_nodes_are_recounted(v: StateView) -> Faults:
         yield from _differs(counter.name.lower(), kept, np.bincount(counted, minlength=v.n_nids))
 
 
+def pfns_are_taken_or_free_once(v: StateView) -> Faults:
+    """Where pfns are kept, each up to the last is that of one frame on its node, or free."""
+    pfns = v.state.pfns
+    if pfns.shape[1] == 0:
+        return
+    for nid, row in enumerate(pfns.tolist()):
+        taken = v.state.frames[(v.mapcount > 0) & (v.state.frame_bytes[:, state.FRAME_NID] == nid), state.PFN].tolist()
+        before: Rows = [[0], *([pfn] for pfn in row[state.PFNS_BEFORE + 1 :])]
+        free = chase(before, row[state.FREE_PFN], 0)
+        yield from _partition(f"pfns of node {nid}", [*taken, *free], row[state.LAST_PFN] + 1)
+
+
 def zero_pages_are_recounted(v: StateView) -> Faults:
     """ksm_zero_pages, of the machine and of each mm."""
     by_ksm = v.page_flags & state.ZERO_BY_KSM != 0
@@ -267,7 +279,7 @@ def chains_are_recounted(v: StateView) -> Faults:
 def trees_know_what_walks_change(v: StateView) -> Faults:
     """STABLE_HOT counts the stale nodes in a tree and its chains that are not settled, STABLE_CHAINS its chains."""
     trees = v.state.trees
-    hot = [sum(_is_hot(v, node) for node in tree) for tree in v.trees]
+    hot = [sum(v.is_hot(node) for node in tree) for tree in v.trees]
     chains = [sum(node in v.chains for node in tree) for tree in v.trees]
     yield from _differs("nodes that a walk changes, of tree", trees[state.STABLE_HOT], hot)
     yield from _differs("chains of tree", trees[state.STABLE_CHAINS], chains)
@@ -337,21 +349,10 @@ def unstable_trees_hold_this_scans_items(v: StateView) -> Faults:
             yield from (f"tree {nid}: {fault}" for fault in _red_black(links, root))
             held = [row - 1 for row in in_order(links, root)]
         else:
-            held = _logged(v, nid)
+            held = v.logged(nid)
             yield from (f"tree {nid}: {fault}" for fault in _unchanged(v, items, nid))
         if sorted(held) != items.tolist():
             yield f"tree {nid} holds {len(held)} items, and {len(items)} say so, not all the same"
-
-
-def _logged(v: StateView, nid: int) -> list[int]:
-    """The pages that the log of insertions and erasures leaves in the tree of `nid`."""
-    held: dict[int, None] = {}
-    for entry in v.state.unstable_log[: v.scan[Scan.LOG_END]].tolist():
-        if entry > 0:
-            held[entry - 1] = None
-        else:
-            held.pop(-entry - 1, None)
-    return [page for page in held if v.state.page_bytes[page, state.ITEM_NID] == nid]
 
 
 def _unchanged(v: StateView, items: NDArray[np.int64], nid: int) -> Faults:
@@ -373,12 +374,6 @@ def _unchanged(v: StateView, items: NDArray[np.int64], nid: int) -> Faults:
 # ---- lists
 
 
-def _is_hot(v: StateView, node: int) -> bool:
-    if node in v.chains:
-        return v.nodes[node][state.SETTLED] == state.UNSETTLED
-    return v.nodes[node][state.KPFN] == NO_FRAME
-
-
 def _linked(what: str, rows: list[int], previous: list[int], end: int = int(NIL)) -> Faults:
     if previous != [end, *rows[:-1]][: len(rows)]:
         yield f"{what} is {rows} forwards, and its links back are {previous}"
@@ -388,7 +383,7 @@ def _partition(what: str, rows: list[int], end: int) -> Faults:
     """`rows` must be 1 ... end - 1 in any order."""
     lost = set(range(1, end)) - set(rows)
     if lost or len(rows) != end - 1:
-        yield f"{len(rows)} of {end - 1} {what} are in lists or free, {len(lost)} lost"
+        yield f"{len(rows)} of {end - 1} {what} are in use or free, {len(lost)} lost"
 
 
 RULES: Final[tuple[Callable[[StateView], Faults], ...]] = (
@@ -396,6 +391,7 @@ RULES: Final[tuple[Callable[[StateView], Faults], ...]] = (
     mapcounts_are_recounted,
     free_frames_are_free,
     frames_of_nodes_are_recounted,
+    pfns_are_taken_or_free_once,
     zero_pages_are_recounted,
     rmap_items_are_recounted,
     rmap_items_are_where_they_may_be,

@@ -45,7 +45,8 @@ class StateView:
     @cached_property
     def mapped_frames(self) -> NDArray[np.int32]:
         """int32: the frames that pages map, once per page."""
-        return self.frame[self.frame != NO_FRAME]
+        frames: NDArray[np.int32] = self.frame[self.frame != NO_FRAME]
+        return frames
 
     @cached_property
     def trees(self) -> list[list[int]]:
@@ -82,12 +83,30 @@ class StateView:
     @cached_property
     def in_present_tree(self) -> NDArray[np.bool_]:
         """bool[n_pages]: whether the rmap_item was put into an unstable tree in this scan."""
-        parity = self.counter[Counter.FULL_SCANS] & 1
-        return (self.item_flags & state.UNSTABLE != 0) & ((self.item_flags & state.PARITY != 0) == bool(parity))
+        parity = bool(self.counter[Counter.FULL_SCANS] & 1)
+        inserted = self.item_flags & state.UNSTABLE != 0
+        present: NDArray[np.bool_] = inserted & ((self.item_flags & state.PARITY != 0) == parity)
+        return present
 
     def per_mm(self, pages: NDArray[np.bool_]) -> NDArray[np.int64]:
         """int64[n_mms]: how many of `pages` (bool[n_pages]) each mm has."""
         return np.bincount(self.mm_of_page[pages], minlength=len(self.state.mms))
+
+    def logged(self, nid: int) -> list[int]:
+        """The pages that the log of insertions and erasures leaves in the unstable tree of `nid`."""
+        held: dict[int, None] = {}
+        for entry in self.state.unstable_log[: self.scan[Scan.LOG_END]].tolist():
+            if entry > 0:
+                held[entry - 1] = None
+            else:
+                held.pop(-entry - 1, None)
+        return [page for page in held if self.state.page_bytes[page, state.ITEM_NID] == nid]
+
+    def is_hot(self, node: int) -> bool:
+        """Whether a walk that passes `node`, which hangs in a stable tree, may change it."""
+        if node in self.chains:
+            return self.nodes[node][state.SETTLED] == state.UNSETTLED
+        return self.nodes[node][state.KPFN] == NO_FRAME
 
     def has_room(self, node: int, more: int = 0) -> bool:
         """is_page_sharing_candidate()."""

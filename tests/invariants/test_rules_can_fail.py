@@ -1,0 +1,287 @@
+"""Is every rule able to fail? A sane machine in mid-scan, one number of it changed, and the rule that must notice.
+
+One change may break several rules; the test asks for the one that is named.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from machines import Player, filled, full_scan, knob, scan, scenario, write
+
+from ksmbatch import state
+from ksmbatch.invariants import RULES, check_invariants
+from ksmbatch.metrics import Counter, NodeCounter
+from ksmbatch.state import Scan, State
+
+STEPS = (
+    *filled([0, *[7] * 9, 5, 5, *[9] * 5, 30, 31, 32, 33]),
+    *filled([7, 7, 40, 41, 42], node=1, proc="b"),
+    *filled([7, 7, 60, 61], proc="c"),
+    full_scan(3),
+    write("m", 70, first=2),  # its own frame is a KSM page that others map, so it gets a spare one
+    write("m", 8, 8, first=10),  # the node of content 5 is stale from now on
+    write("m", 50, 51, proc="c"),
+    {"op": "discard", "proc": "a", "area": "m", "first": 2, "count": 1},
+    {"op": "migrate", "proc": "b", "area": "m", "first": 0, "count": 1, "node": 0},
+    {"op": "fork", "proc": "a", "child": "d"},
+    knob("pages_to_scan", 24),
+    scan(),  # ksmd has passed a and b: the chain of 7 has a new dup, that of 9 is settled, and no unstable tree was built
+)
+KNOBS = {"merge_across_nodes": 0, "max_page_sharing": 3, "use_zero_pages": 1}
+
+
+def sane() -> State:
+    player = Player(scenario(*STEPS, **KNOBS))
+    player.run()
+    assert check_invariants(player.machine.state) == []
+    return player.machine.state
+
+
+def chain_of(s: State) -> int:
+    return int(np.flatnonzero(s.nodes[:, state.LEN] == state.STABLE_NODE_CHAIN)[0])
+
+
+def item_in_tree(s: State, nid: int) -> int:
+    """A page whose rmap_item was put into the unstable tree of `nid` in this scan."""
+    parity = state.PARITY if s.counters[Counter.FULL_SCANS] & 1 else 0
+    flags = s.page_bytes[:, state.ITEM_FLAGS] & (state.UNSTABLE | state.PARITY)
+    return int(np.flatnonzero((flags == state.UNSTABLE | parity) & (s.page_bytes[:, state.ITEM_NID] == nid))[0])
+
+
+def ksm_frame(s: State) -> int:
+    return int(np.flatnonzero(s.frames[:, state.FRAME_NODE] != state.NIL)[0])
+
+
+def lose_the_anon_vma(s: State) -> None:
+    s.page_bytes[0, state.PAGE_FLAGS] &= np.uint8(0xFF & ~state.ANON)
+    s.page_bytes[1, state.PAGE_FLAGS] &= np.uint8(0xFF & ~state.ANON)
+
+
+def map_both_a_frame_and_the_zero_page(s: State) -> None:
+    s.page_bytes[1, state.PAGE_FLAGS] |= np.uint8(state.ZERO)
+
+
+def count_a_mapping_twice(s: State) -> None:
+    s.frames[ksm_frame(s), state.MAPCOUNT] += 1
+
+
+def lose_the_free_frames(s: State) -> None:
+    assert s.scan[Scan.FREE_FRAME] != state.NO_FRAME
+    s.scan[Scan.FREE_FRAME] = state.NO_FRAME
+
+
+def keep_a_node_on_a_free_frame(s: State) -> None:
+    s.frames[int(s.scan[Scan.FREE_FRAME]), state.FRAME_NODE] = 1
+
+
+def count_a_frame_twice(s: State) -> None:
+    s.node_counters[1, NodeCounter.FRAMES] += 1
+
+
+def count_a_remote_mapping_twice(s: State) -> None:
+    s.node_counters[0, NodeCounter.REMOTE_MAPPINGS] += 1
+
+
+def take_a_pfn_twice(s: State) -> None:
+    used = np.flatnonzero(s.frames[:, state.MAPCOUNT])
+    s.frames[used[0], state.PFN] = s.frames[used[1], state.PFN]
+
+
+def lose_the_free_pfns(s: State) -> None:
+    assert s.pfns[0, state.FREE_PFN] != state.NIL
+    s.pfns[0, state.FREE_PFN] = state.NIL
+
+
+def count_a_zero_page_twice(s: State) -> None:
+    s.counters[Counter.KSM_ZERO_PAGES] += 1
+
+
+def give_an_mm_one_item_more(s: State) -> None:
+    s.mms[0, state.ITEMS] += 1
+
+
+def give_an_mm_one_merging_page_less(s: State) -> None:
+    s.mms[0, state.MERGING] -= 1
+
+
+def hang_an_item_in_two_trees(s: State) -> None:
+    s.page_bytes[item_in_tree(s, 1), state.ITEM_FLAGS] |= np.uint8(state.STABLE)
+
+
+def share_one_page_less(s: State) -> None:
+    s.counters[Counter.PAGES_SHARING] -= 1
+
+
+def leave_a_page_unshared(s: State) -> None:
+    s.counters[Counter.PAGES_UNSHARED] += 1
+
+
+def cut_a_members_link_back(s: State) -> None:
+    second = np.flatnonzero(s.members[:, state.MEMBER_PREV] != state.NIL)[0]
+    s.members[second, state.MEMBER_PREV] = state.NIL
+
+
+def make_a_node_longer_than_it_is(s: State) -> None:
+    s.nodes[s.frames[ksm_frame(s), state.FRAME_NODE], state.LEN] += 1
+
+
+def give_a_page_another_head(s: State) -> None:
+    s.pages[np.flatnonzero(s.page_bytes[:, state.ITEM_FLAGS] & state.STABLE)[0], state.HEAD] += 1
+
+
+def lose_the_free_members(s: State) -> None:
+    assert s.scan[Scan.FREE_MEMBER] != state.NIL
+    s.scan[Scan.FREE_MEMBER] = state.NIL
+
+
+def lose_a_node_on_the_way_to_migrate_nodes(s: State) -> None:
+    s.nodes[s.frames[ksm_frame(s), state.FRAME_NODE], state.WHERE] = state.IN_MIGRATE
+
+
+def give_a_frame_anothers_node(s: State) -> None:
+    s.frames[ksm_frame(s), state.FRAME_NODE] += 1
+
+
+def write_to_a_ksm_frame_in_place(s: State) -> None:
+    s.frames[ksm_frame(s), state.FRAME_CONTENT] += 1
+
+
+def paint_the_root_red(s: State) -> None:
+    s.nodes[s.trees[state.STABLE_ROOT, 0], state.BLACK] = 0
+
+
+def hang_the_root_below_itself(s: State) -> None:
+    root = s.trees[state.STABLE_ROOT, 0]
+    s.nodes[root, state.RIGHT] = root
+
+
+def forget_where_a_content_hangs(s: State) -> None:
+    s.stable_at[s.stable_at != state.NIL] = state.NIL
+
+
+def give_two_nodes_one_key(s: State) -> None:
+    s.nodes[:, state.RANK] = 1
+
+
+def lose_a_dup(s: State) -> None:
+    chain = chain_of(s)
+    s.nodes[chain, state.FIRST] = s.nodes[s.nodes[chain, state.FIRST], state.NEXT]
+
+
+def give_a_dup_another_chain(s: State) -> None:
+    s.nodes[s.nodes[chain_of(s), state.FIRST], state.CHAIN] = 0
+
+
+def count_a_stale_dup_more(s: State) -> None:
+    s.nodes[chain_of(s), state.STALE_DUPS] += 1
+
+
+def count_a_dup_with_room_more(s: State) -> None:
+    s.nodes[chain_of(s), state.ROOMY_DUPS] += 1
+
+
+def overlook_a_stale_node(s: State) -> None:
+    assert s.trees[state.STABLE_HOT, 0] > 0
+    s.trees[state.STABLE_HOT, 0] -= 1
+
+
+def count_a_chain_more(s: State) -> None:
+    s.trees[state.STABLE_CHAINS, 1] += 1
+
+
+def note_the_wrong_dup(s: State) -> None:
+    settled = np.flatnonzero(s.nodes[:, state.SETTLED] != state.UNSETTLED)[0]
+    s.nodes[settled, state.FOUND] = state.NIL
+
+
+def cut_the_list_of_mms(s: State) -> None:
+    s.mms[s.scan[Scan.SLOT_FIRST], state.SLOT_NEXT] = state.NO_MM
+
+
+def move_the_cursor_out_of_its_mm(s: State) -> None:
+    s.scan[Scan.CUR_PAGE] = s.mms[s.scan[Scan.CUR_MM], state.END_PAGE] + 1
+
+
+def unregister_a_living_mm(s: State) -> None:
+    s.mms[s.scan[Scan.SLOT_FIRST], state.REGISTERED] = 0
+
+
+def forget_a_page_of_the_unstable_tree(s: State) -> None:
+    s.unstable_log[0] = 0
+    s.scan[Scan.LOG_END] = 0
+
+
+def change_a_page_unnoticed(s: State) -> None:
+    page = item_in_tree(s, 1)
+    s.frames[s.pages[page, state.FRAME], state.FRAME_CONTENT] += 1
+
+
+def hide_a_page_unnoticed(s: State) -> None:
+    s.page_bytes[item_in_tree(s, 1), state.PAGE_FLAGS] &= np.uint8(0xFF & ~state.MERGEABLE)
+
+
+CASES: list[tuple[str, Callable[[State], None]]] = [
+    ("pages_map_what_there_is", lose_the_anon_vma),
+    ("pages_map_what_there_is", map_both_a_frame_and_the_zero_page),
+    ("mapcounts_are_recounted", count_a_mapping_twice),
+    ("free_frames_are_free", lose_the_free_frames),
+    ("free_frames_are_free", keep_a_node_on_a_free_frame),
+    ("frames_of_nodes_are_recounted", count_a_frame_twice),
+    ("frames_of_nodes_are_recounted", count_a_remote_mapping_twice),
+    ("pfns_are_taken_or_free_once", take_a_pfn_twice),
+    ("pfns_are_taken_or_free_once", lose_the_free_pfns),
+    ("zero_pages_are_recounted", count_a_zero_page_twice),
+    ("rmap_items_are_recounted", give_an_mm_one_item_more),
+    ("rmap_items_are_recounted", give_an_mm_one_merging_page_less),
+    ("rmap_items_are_where_they_may_be", hang_an_item_in_two_trees),
+    ("counters_of_pages_are_recounted", share_one_page_less),
+    ("counters_of_pages_are_recounted", leave_a_page_unshared),
+    ("members_are_the_items_of_their_node", cut_a_members_link_back),
+    ("members_are_the_items_of_their_node", make_a_node_longer_than_it_is),
+    ("members_are_the_items_of_their_node", give_a_page_another_head),
+    ("members_are_the_items_of_their_node", lose_the_free_members),
+    ("stable_nodes_are_where_they_say", lose_a_node_on_the_way_to_migrate_nodes),
+    ("ksm_frames_and_nodes_name_each_other", give_a_frame_anothers_node),
+    ("ksm_frames_and_nodes_name_each_other", write_to_a_ksm_frame_in_place),
+    ("stable_trees_are_red_black", paint_the_root_red),
+    ("stable_trees_are_red_black", hang_the_root_below_itself),
+    ("keys_of_stable_trees_ascend", forget_where_a_content_hangs),
+    ("keys_of_stable_trees_ascend", give_two_nodes_one_key),
+    ("chains_are_recounted", lose_a_dup),
+    ("chains_are_recounted", give_a_dup_another_chain),
+    ("chains_are_recounted", count_a_stale_dup_more),
+    ("chains_are_recounted", count_a_dup_with_room_more),
+    ("trees_know_what_walks_change", overlook_a_stale_node),
+    ("trees_know_what_walks_change", count_a_chain_more),
+    ("settled_chains_stay_as_they_are", note_the_wrong_dup),
+    ("mm_list_is_linked_both_ways", cut_the_list_of_mms),
+    ("mm_list_is_linked_both_ways", move_the_cursor_out_of_its_mm),
+    ("mm_list_is_linked_both_ways", unregister_a_living_mm),
+    ("unstable_trees_hold_this_scans_items", forget_a_page_of_the_unstable_tree),
+    ("unstable_trees_hold_this_scans_items", change_a_page_unnoticed),
+    ("unstable_trees_hold_this_scans_items", hide_a_page_unnoticed),
+]
+
+
+@pytest.mark.parametrize(("rule", "change"), CASES, ids=[change.__name__ for _, change in CASES])
+def test_a_rule_notices_what_breaks_it(rule: str, change: Callable[[State], None]) -> None:
+    s = sane()
+    change(s)
+    assert rule.replace("_", " ") in {fault.split(":")[0] for fault in check_invariants(s)}
+
+
+def test_a_built_unstable_tree_must_hold_its_items() -> None:
+    s = sane()
+    assert item_in_tree(s, 1) >= 0
+    s.trees[state.UNSTABLE_EXACT, 1] = 1  # it claims to have been built, and is empty
+    s.trees[state.UNSTABLE_ROOT, 1] = state.NIL
+    assert any(fault.startswith("unstable trees hold this scans items: tree 1") for fault in check_invariants(s))
+
+
+def test_every_rule_is_tried() -> None:
+    assert {rule for rule, _ in CASES} == {rule.__name__ for rule in RULES}
+
+
+def test_every_rule_says_what_it_is() -> None:
+    assert all(rule.__doc__ for rule in RULES)

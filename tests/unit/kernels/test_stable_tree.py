@@ -1,0 +1,200 @@
+"""Is each step right in the stable trees? Look-ups, walks that drop what is stale, and which dup of a chain is taken.
+
+The recordings show what all this comes to; the cases here are those whose outcome can be read off mm/ksm.c.
+"""
+
+import pytest
+from unit.kernels.tiny import tiny_state
+
+from ksmbatch import state
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels import stable_chain, stable_node, stable_tree
+from ksmbatch.kernels.stable_chain import MAY_PRUNE, NO_PRUNE
+from ksmbatch.metrics import Counter
+from ksmbatch.state import NIL, NO_FRAME, State
+
+NEVER_MS = 100_000_000
+
+
+def plant(s: State, *contents: int, length: int = 1) -> dict[int, int]:
+    """Plain nodes in the tree of node 0, put in in this order; content -> node. The frame of content k is k."""
+    planted = {}
+    for content in contents:
+        node = int(stable_node.alloc_stable_node(s, content, content, 0))
+        s.nodes[node, state.LEN] = length
+        stable_chain.tree_insert(s, node, 0, *map(int, stable_tree.find_place(s, 0, content)))
+        planted[content] = node
+    return planted
+
+
+def chain(s: State, *lengths: int, stale: tuple[int, ...] = ()) -> tuple[int, list[int]]:
+    """A chain of content 3 whose dups have these lengths, in this order; those at the places `stale` have lost their frame."""
+    dups = []
+    head = int(NIL)
+    for place in reversed(range(len(lengths))):
+        if head == NIL:
+            dup = plant(s, 3)[3]
+            s.nodes[dup, [state.LEN, state.KPFN]] = lengths[place], place
+            head = int(stable_chain.alloc_stable_node_chain(s, dup))
+        else:
+            dup = int(stable_node.alloc_stable_node(s, 3, place, 0))
+            s.nodes[dup, state.LEN] = lengths[place]
+            stable_chain.add_dup(s, dup, head)
+        dups.insert(0, dup)
+    for place in stale:
+        stable_node.kpfn_gone(s, dups[place])
+    return head, dups
+
+
+def dups_of(s: State, head: int) -> list[int]:
+    found, dup = [], int(s.nodes[head, state.FIRST])
+    while dup != NIL:
+        found.append(dup)
+        dup = int(s.nodes[dup, state.NEXT])
+    return found
+
+
+def walk(s: State, content: int, prune: int = MAY_PRUNE) -> tuple[int, int, int]:
+    return tuple(map(int, stable_tree.stable_walk(s, 0, content, prune)))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("force_exact", [0, 1])
+def test_every_content_is_found_where_it_hangs(force_exact: int) -> None:
+    s = tiny_state(force_exact=force_exact)
+    planted = plant(s, 4, 1, 5, 3)
+    assert [walk(s, content) for content in (1, 3, 4, 5)] == [(k, planted[k], planted[k]) for k in (1, 3, 4, 5)]
+    assert [walk(s, content) for content in (0, 2)] == [(NO_FRAME, NIL, NIL)] * 2
+
+
+@pytest.mark.parametrize(("content", "parent", "side"), [(0, 1, -1), (2, 1, 1), (5, 4, 1)])
+def test_a_new_node_hangs_where_a_search_for_it_ends(content: int, parent: int, side: int) -> None:
+    s = tiny_state()
+    planted = plant(s, 3, 1, 4)
+    assert tuple(map(int, stable_tree.find_place(s, 0, content))) == (planted[parent], side)
+
+
+def test_a_walk_drops_the_stale_nodes_on_its_path_and_no_others() -> None:
+    s = tiny_state(n_contents=8)
+    planted = plant(s, 1, 2, 3, 4, 5, 6, 7)  # (1, 2, (3, 4, (5, 6, 7)))
+    for content in (1, 4, 5):
+        stable_node.kpfn_gone(s, planted[content])
+    assert s.trees[state.STABLE_HOT, 0] == 3
+    assert walk(s, 7)[0] == 7  # by 2, 4 and 6; without 4, 5 stands in its place, which is stale as well
+    left = [content for content in range(1, 8) if s.stable_at[0, content] != NIL]
+    assert left == [1, 2, 3, 6, 7]
+    assert s.trees[state.STABLE_HOT, 0] == 1
+    assert walk(s, 1)[0] == NO_FRAME
+    assert s.trees[state.STABLE_HOT, 0] == 0
+
+
+def test_the_first_dup_makes_a_chain_in_the_place_of_the_node() -> None:
+    s = tiny_state()
+    planted = plant(s, 1, 3, 5)
+    root = s.trees[state.STABLE_ROOT, 0]
+    assert root == planted[3]
+    head = int(stable_chain.alloc_stable_node_chain(s, planted[3]))
+    assert s.trees[state.STABLE_ROOT, 0] == head == s.stable_at[0, 3]
+    assert s.nodes[head, [state.LEFT, state.RIGHT]].tolist() == [planted[1], planted[5]]
+    assert dups_of(s, head) == [planted[3]]
+    assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [1, 1]
+
+
+# which dup is taken: (lengths of the dups, kernel, prunes, place of the one taken or None, is it then the first)
+FULL = 4
+CHOICES = [
+    ((2, 3, 1), Kernel.V6_12, True, 1, False),  # the fullest with room; with one more it would be full, so it does not move
+    ((1, 2, 1), Kernel.V6_12, True, 1, True),  # ... and moves to the front if it has room for two
+    ((1, 2, 2), Kernel.V6_12, True, 1, True),  # the first of equals
+    ((4, 1, 2), Kernel.V6_12, False, 1, True),  # without pruning the first with room
+    ((1, 2, 2), Kernel.V6_12, False, 0, True),
+    ((4, 4), Kernel.V6_12, True, 0, True),  # all full: the first
+    ((4, 4), Kernel.V6_1, True, None, False),  # ... but on 6.1 none
+    ((4, 1), Kernel.V6_1, False, 1, True),
+]
+
+
+@pytest.mark.parametrize(("lengths", "kernel", "prunes", "place", "leads"), CHOICES)
+def test_a_walk_takes_the_right_dup_and_does_the_same_again(
+    lengths: tuple[int, ...], kernel: Kernel, prunes: bool, place: int | None, leads: bool
+) -> None:
+    s = tiny_state(kernel, max_page_sharing=FULL)
+    head, dups = chain(s, *lengths)
+    for _ in range(3):  # the second time it may be settled
+        frame, dup, node = walk(s, 3, MAY_PRUNE if prunes else NO_PRUNE)
+        assert node == head
+        assert dup == (NIL if place is None else dups[place])
+        assert frame != NO_FRAME
+    if leads:
+        assert dups_of(s, head)[0] == dups[place or 0]
+    else:
+        assert dups_of(s, head) == dups
+
+
+def test_stale_dups_go_when_a_walk_passes_them() -> None:
+    s = tiny_state(max_page_sharing=FULL)
+    head, dups = chain(s, 4, 2, 3, 1, stale=(0, 2))
+    assert walk(s, 3)[1] == dups[1]
+    assert dups_of(s, head) == [dups[1], dups[3]]
+    assert s.nodes[head, [state.STALE_DUPS, state.ROOMY_DUPS]].tolist() == [0, 2]
+    assert s.counters[Counter.STABLE_NODE_DUPS] == 2
+
+
+def test_a_walk_that_may_not_prune_stops_at_the_first_dup_with_room() -> None:
+    s = tiny_state(max_page_sharing=FULL, stable_node_chains_prune_millisecs=NEVER_MS)
+    head, dups = chain(s, 2, 4, 4, stale=(1,))
+    assert walk(s, 3)[1] == dups[0]
+    assert dups_of(s, head) == dups  # the stale one behind it is still there
+    assert s.nodes[head, state.STALE_DUPS] == 1
+
+
+def test_the_last_dup_takes_the_place_of_its_chain() -> None:
+    s = tiny_state(max_page_sharing=FULL)
+    head, dups = chain(s, 2, 2, stale=(0,))
+    assert walk(s, 3) == (1, dups[1], dups[1])
+    assert s.stable_at[0, 3] == s.trees[state.STABLE_ROOT, 0] == dups[1]
+    assert s.nodes[head, state.WHERE] == state.FREE
+    assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
+    assert s.trees[:3, 0].tolist() == [dups[1], 0, 0]
+
+
+def test_a_chain_of_one_full_dup_does_not_collapse_on_6_1() -> None:
+    for kernel, collapses in ((Kernel.V6_1, False), (Kernel.V6_12, True)):
+        s = tiny_state(kernel, max_page_sharing=FULL)
+        head, dups = chain(s, 2, 4, stale=(0,))
+        walk(s, 3)
+        assert s.stable_at[0, 3] == (dups[1] if collapses else head), kernel
+
+
+def test_a_chain_without_dups_goes() -> None:
+    s = tiny_state()
+    chain(s, 2, 2, stale=(0, 1))
+    assert walk(s, 3) == (NO_FRAME, NIL, NIL)
+    assert s.trees[:3, 0].tolist() == [NIL, 0, 0]
+    assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
+
+
+def test_pruning_waits_for_its_delay_and_starts_it_anew() -> None:
+    s = tiny_state(max_page_sharing=FULL, stable_node_chains_prune_millisecs=100)
+    head, _ = chain(s, 2, 2)
+    pruned = []
+    for now_ms in (0, 99, 100, 150, 199, 200):
+        s.counters[Counter.TIME_NS] = now_ms * 1_000_000
+        pruned.append(bool(stable_chain.may_prune(s, head, MAY_PRUNE)))
+    assert pruned == [False, False, True, False, False, True]
+    assert not stable_chain.may_prune(s, head, NO_PRUNE)
+
+
+@pytest.mark.parametrize(("milliseconds", "jiffies"), [(0, 0), (1, 1), (4, 1), (5, 2), (2000, 500)])
+def test_delays_are_rounded_up_to_jiffies_of_4_ms(milliseconds: int, jiffies: int) -> None:
+    assert stable_chain.jiffies_of(milliseconds) == jiffies
+
+
+def test_nodes_whose_frames_are_gone_can_be_dropped_and_others_keep_a_knob_busy() -> None:
+    s = tiny_state()
+    planted = plant(s, 1, 2)
+    chain(s, 2, 2, stale=(0, 1))
+    stable_node.kpfn_gone(s, planted[2])
+    assert stable_tree.remove_all_stable_nodes(s)
+    stable_node.kpfn_gone(s, planted[1])
+    assert not stable_tree.remove_all_stable_nodes(s)
+    assert s.trees[:3, 0].tolist() == [NIL, 0, 0]

@@ -1,0 +1,207 @@
+"""Does the look-up in unstable trees find what Linux's walk finds? And is the shape built late the shape that was due?
+
+A page is visited once, in page order, as in a scan; what happens between visits is a write, or the page going.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.kernels.tiny import fill, tiny_state
+
+from ksmbatch import state
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels import fault, rmap_item, unstable_tree
+from ksmbatch.kernels.unstable_tree import FAULT, NO_PAGE
+from ksmbatch.metrics import Counter
+from ksmbatch.state import Scan, State
+
+N_PAGES, N_CONTENTS = 16, 12
+GONE = -1
+Change = tuple[int, int, int]  # before the visit to this page, that page gets this content; GONE: it goes
+
+
+def with_items(s: State) -> State:
+    """Every page there has an rmap_item, and was last seen with its present content: it will pass the checksum gate."""
+    there = s.pages[:, state.FRAME] != state.NO_FRAME
+    s.page_bytes[there, state.ITEM_FLAGS] = state.ITEM
+    s.pages[there, state.CHECKSUM] = s.frames[s.pages[there, state.FRAME], state.FRAME_CONTENT]
+    return s
+
+
+def search(s: State, page: int, nid: int = 0) -> int:
+    return int(unstable_tree.unstable_tree_search_insert(s, page, int(s.pages[page, state.FRAME]), nid))
+
+
+def is_unstable(s: State, page: int) -> bool:
+    return bool(s.page_bytes[page, state.ITEM_FLAGS] & state.UNSTABLE)
+
+
+def test_a_lonely_page_is_put_into_the_tree() -> None:
+    s = tiny_state()
+    fill(s, 3, 4)
+    with_items(s)
+    assert [search(s, 0), search(s, 1)] == [NO_PAGE, NO_PAGE]
+    assert is_unstable(s, 0)
+    assert is_unstable(s, 1)
+    assert s.counters[Counter.PAGES_UNSHARED] == 2
+
+
+@pytest.mark.parametrize("force_exact", [0, 1])
+def test_a_page_finds_its_partner_and_stays_out_itself(force_exact: int) -> None:
+    s = tiny_state(force_exact=force_exact)
+    fill(s, 3, 4, 3)
+    with_items(s)
+    assert [search(s, page) for page in (0, 1, 2)] == [NO_PAGE, NO_PAGE, 0]
+    assert not is_unstable(s, 2)
+    assert s.counters[Counter.PAGES_UNSHARED] == 2
+
+
+@pytest.mark.parametrize("force_exact", [0, 1])
+def test_two_mappings_of_one_frame_are_no_partners(force_exact: int) -> None:
+    s = tiny_state(force_exact=force_exact)
+    fill(s, 3)
+    fault.map_frame(s, 1, 0)
+    with_items(s)
+    assert [search(s, 0), search(s, 1)] == [NO_PAGE, NO_PAGE]
+    assert not is_unstable(s, 1)  # volatile for ever
+
+
+@pytest.mark.parametrize("force_exact", [0, 1])
+def test_a_partner_that_moved_to_another_node_is_none(force_exact: int) -> None:
+    s = tiny_state(force_exact=force_exact, merge_across_nodes=0)
+    fill(s, 3, 3)
+    with_items(s)
+    assert search(s, 0) == NO_PAGE
+    s.frame_bytes[0, state.FRAME_NID] = 1
+    assert search(s, 1) == NO_PAGE
+    assert not is_unstable(s, 1)
+
+
+@pytest.mark.parametrize("force_exact", [0, 1])
+def test_each_node_has_a_tree_of_its_own(force_exact: int) -> None:
+    s = tiny_state(force_exact=force_exact, merge_across_nodes=0)
+    fill(s, 3, 3, 3)
+    s.frame_bytes[1, state.FRAME_NID] = 1
+    with_items(s)
+    assert [search(s, 0, 0), search(s, 1, 1), search(s, 2, 0)] == [NO_PAGE, NO_PAGE, 0]
+
+
+def test_the_tree_is_built_before_a_page_in_it_changes_and_not_for_others() -> None:
+    s = tiny_state()
+    fill(s, 3, 4, 5)
+    with_items(s)
+    search(s, 0)
+    search(s, 1)
+    fill(s, None, None, 1)  # not in the tree
+    assert s.trees[state.UNSTABLE_EXACT, 0] == 0
+    fill(s, None, 4)  # the same content again
+    assert s.trees[state.UNSTABLE_EXACT, 0] == 0
+    fill(s, None, 1)
+    assert s.trees[state.UNSTABLE_EXACT, 0] == 1
+    assert s.trees[state.UNSTABLE_ROOT, 0] == 1  # page 0, put in first
+
+
+def test_a_walk_goes_astray_at_a_page_that_changed() -> None:
+    # root 3, below it 1 and 5; then 3 becomes 0, so that a second 1 is sought to the right of it, and not found
+    s = tiny_state()
+    fill(s, 3, 1, 5, 1)
+    with_items(s)
+    for page in range(3):
+        search(s, page)
+    fill(s, 0)
+    assert search(s, 3) == NO_PAGE
+    assert is_unstable(s, 3)
+
+
+def test_a_walk_gives_up_at_a_page_that_is_gone() -> None:
+    s = tiny_state()
+    fill(s, 3, 1, 5, 1)
+    with_items(s)
+    for page in range(3):
+        search(s, page)
+    fault.zap_pages(s, 0, 1)
+    assert search(s, 3) == NO_PAGE
+    assert not is_unstable(s, 3)
+
+
+@pytest.mark.parametrize(("kernel", "seen"), [(Kernel.V6_1, False), (Kernel.V6_12, True)])
+def test_a_page_without_access_is_out_of_6_1s_sight(kernel: Kernel, seen: bool) -> None:
+    s = tiny_state(kernel)
+    fill(s, 3, 3)
+    with_items(s)
+    search(s, 0)
+    fault.note_pages_hidden(s, 0, 1)
+    s.page_bytes[0, state.PAGE_FLAGS] |= state.PROT_NONE
+    assert search(s, 1) == (0 if seen else NO_PAGE)
+    assert not is_unstable(s, 1)
+
+
+def test_an_item_of_the_last_scan_is_in_no_tree_of_this_one() -> None:
+    s = tiny_state()
+    fill(s, 3, 3)
+    with_items(s)
+    search(s, 0)
+    s.counters[Counter.FULL_SCANS] += 1
+    unstable_tree.reset_unstable_tree(s, 0)
+    s.scan[Scan.LOG_END] = 0
+    assert search(s, 1) == NO_PAGE
+    assert is_unstable(s, 1)
+
+
+def test_a_walk_over_a_freed_item_in_a_forgotten_tree_is_a_fault() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    fill(s, 3, 3)
+    with_items(s)
+    search(s, 0, 1)
+    unstable_tree.keep_leftover_trees(s)
+    s.counters[Counter.FULL_SCANS] += 1  # it is in no tree that the kernel knows, so freeing it erases it from none
+    rmap_item.free_rmap_item(s, 0, 0)
+    assert search(s, 1, 1) == FAULT
+    assert s.scan[Scan.FAULT_PAGE] == 0
+
+
+# look-up against walk
+
+
+def scan(s: State, contents: list[int], changes: list[Change]) -> Iterator[tuple[int, bool]]:
+    """One scan over all pages: per page its partner, and whether it was put into the tree."""
+    fill(s, *contents)
+    with_items(s)
+    for page in range(N_PAGES):
+        for when, changed, content in changes:
+            if when == page and content == GONE:
+                fault.zap_pages(s, changed, changed + 1)
+            elif when == page:
+                fill(s, content, first=changed)
+        frame = int(s.pages[page, state.FRAME])
+        # one that changed since the last scan has another checksum, and goes no further
+        if frame == state.NO_FRAME or s.frames[frame, state.FRAME_CONTENT] != s.pages[page, state.CHECKSUM]:
+            continue
+        partner = search(s, page)
+        yield partner, is_unstable(s, page)
+        if partner != NO_PAGE:
+            rmap_item.remove_rmap_item_from_tree(s, partner)  # as merging does
+
+
+numbers = st.integers(0, N_CONTENTS - 1)
+changes = st.lists(
+    st.tuples(st.integers(0, N_PAGES - 1), st.integers(0, N_PAGES - 1), st.integers(GONE, N_CONTENTS - 1)), max_size=6
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(numbers, min_size=N_PAGES, max_size=N_PAGES), changes)
+def test_look_ups_find_what_walks_find_and_the_shape_is_the_same(contents: list[int], changes: list[Change]) -> None:
+    looked_up, walked = (
+        tiny_state(pages_per_mm=N_PAGES // 2, n_contents=N_CONTENTS, force_exact=force_exact) for force_exact in (0, 1)
+    )
+    assert list(scan(looked_up, contents, changes)) == list(scan(walked, contents, changes))
+    for s in (looked_up, walked):
+        unstable_tree.build_unstable_tree(s, 0)
+    held = np.flatnonzero(walked.page_bytes[:, state.ITEM_FLAGS] & state.UNSTABLE) + 1
+    assert looked_up.trees[state.UNSTABLE_ROOT].tolist() == walked.trees[state.UNSTABLE_ROOT].tolist()
+    assert looked_up.unstable_links[held].tolist() == walked.unstable_links[held].tolist()
+    assert looked_up.page_bytes.tolist() == walked.page_bytes.tolist()

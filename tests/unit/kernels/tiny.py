@@ -1,0 +1,76 @@
+"""A machine small enough to be written down: pages in 2 mms on 2 nodes, few contents, no program around it.
+
+It only builds; what the kernels then do to it is the tests' to say.
+"""
+
+import numpy as np
+
+from ksmbatch import state
+from ksmbatch.codes import Kernel, Run, Status
+from ksmbatch.kernels import fault, ksmd, mm_slot
+from ksmbatch.metrics import Counter
+from ksmbatch.state import FOREVER, Knob, State
+
+PAGES_PER_MM, N_CONTENTS = 4, 6
+READY = np.uint8(state.MAPPED | state.MERGEABLE | state.ANON)  # PAGE_FLAGS of a page that ksmd may merge once it is there
+
+
+def tiny_state(
+    kernel: Kernel = Kernel.V6_12,
+    *,
+    pages_per_mm: int = PAGES_PER_MM,
+    n_contents: int = N_CONTENTS,
+    checksum_class: list[int] | None = None,
+    keep_pfns: bool = False,
+    n_nodes: int = 32,
+    n_members: int = 32,
+    **knobs: int,
+) -> State:
+    """mm 0 has pages 0 to 3, mm 1 pages 4 to 7, all in mergeable VMAs on node 0, none present; both mms are registered.
+
+    Contents are numbered in memcmp order. `checksum_class`: the smallest content with the same checksum, for each.
+    """
+    s = state.allocate(
+        n_pages=2 * pages_per_mm,
+        n_mms=2,
+        n_nids=2,
+        n_dup=n_contents,
+        rank=np.arange(n_contents, dtype=np.uint32),
+        checksum_class=None if checksum_class is None else np.array(checksum_class, np.int32),
+        keep_pfns=keep_pfns,
+        n_nodes=n_nodes,
+        n_members=n_members,
+    )
+    defaults = {"kernel": kernel, "merge_across_nodes": 1, "max_page_sharing": 256, "pages_to_scan": 100, "run": Run.MERGE}
+    for name, value in (defaults | knobs).items():
+        s.knobs[Knob[name.upper()]] = value
+    s.page_bytes[:, state.PAGE_FLAGS] = READY
+    for mm in range(2):
+        s.mms[mm, [state.FIRST_PAGE, state.END_PAGE]] = pages_per_mm * mm, pages_per_mm * (mm + 1)
+        s.mms[mm, [state.USERS, state.MERGEABLE_VMAS]] = 1, 1
+        mm_slot.ksm_enter(s, mm)
+    return s
+
+
+def fill(s: State, *contents: int | None, first: int = 0) -> None:
+    """Writes contents to the pages from `first` on; None leaves one alone."""
+    given = [(page, content) for page, content in enumerate(contents) if content is not None]
+    pages = np.array([page for page, _ in given], np.int64)
+    fault.write_pages(s, first, pages, np.array([content for _, content in given], np.int32))
+
+
+def visit(s: State, n: int = 1) -> None:
+    """Lets ksmd run `n` batches; with pages_to_scan = 1 these are visits."""
+    status = ksmd.ksm_scan_thread(s, int(s.counters[Counter.WAKEUPS]) + n, FOREVER, FOREVER)
+    assert status == Status.DONE
+
+
+def shares(s: State) -> tuple[int, int, int]:
+    """pages_shared, pages_sharing, pages_unshared."""
+    return tuple(s.counters[[Counter.PAGES_SHARED, Counter.PAGES_SHARING, Counter.PAGES_UNSHARED]].tolist())
+
+
+def frames_of(s: State) -> list[int]:
+    """Per page the frame that it maps."""
+    frames: list[int] = s.pages[:, state.FRAME].tolist()
+    return frames
