@@ -2,8 +2,9 @@
 
     python benchmarks/first_scans.py CONFIG [--set KEY=VALUE]... [--scans N] [--repeat N]
 
-Run it before and after a change of `ksmbatch/accel.py`, `ksmbatch/state.py` or a kernel; KSMBATCH_CACHE=0 makes it compile. The
-counters at the end are printed, so that equal results can be seen. The decision it belongs to is docs/adr/0001-state-in-rows.md.
+Run it before and after a change of `ksmbatch/accel.py`, `ksmbatch/state.py` or a kernel; KSMBATCH_CACHE=0 makes it compile.
+The counters at the end are printed, so that equal results can be seen; it does not compare them. The decision it belongs to is
+docs/adr/0001-state-in-rows.md.
 """
 
 import argparse
