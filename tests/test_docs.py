@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import ROOT
 
 from ksmbatch.cli import app
 from ksmbatch.codes import POLICY_DOCS, Kernel
@@ -24,6 +23,7 @@ from ksmbatch.generators import Generator
 from ksmbatch.listing import KINDS, entries
 from ksmbatch.sections import KEYS
 
+ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 FIDELITY = ROOT / "docs/fidelity.md"
 RECORDINGS = ROOT / "tests/recordings"
@@ -139,7 +139,7 @@ def test_every_function_that_is_named_with_its_module_exists(document: Path) -> 
     sources = {path.stem: path.read_text() for path in (ROOT / "ksmbatch").rglob("*.py")}
     for span in spans(prose(document)):
         named = re.fullmatch(rf"(?:ksmbatch\.)?(?:\w+/)?(\w+)\.(?!(?:{SUFFIXES})$)(\w+)", span)
-        if named and named[1] in sources:
+        if named and named[1] in sources and span not in KEYS:
             defined = rf"^ *(?:def|class) {named[2]}\b|^ *{named[2]}\b *[:=]"
             assert re.search(defined, sources[named[1]], re.MULTILINE), span
 
