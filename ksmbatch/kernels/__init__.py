@@ -1,5 +1,5 @@
 """What runs compiled: ksmd and the memory under it, in the words of mm/ksm.c.
 
-Plain arrays in and out (`ksmbatch.state`), integers only. No kernel here does I/O, allocates or raises; only `engine` calls
-them.
+Plain arrays in and out (`ksmbatch.state`), integers only. No kernel here does I/O, allocates or raises; only `engine`
+and `machine` call them.
 """

@@ -60,7 +60,7 @@ def alloc_frame(s, page, content):
     """A free frame with `content` on the node of the policy of `page`: that page's own if it is free, else a spare one.
 
     Mirrors: alloc_anon_folio() under MPOL_BIND
-    Reads: page_nid. Writes: frames, node_counters, scan. Returns: the frame, not yet mapped.
+    Reads: page_bytes. Writes: frames, node_counters, scan. Returns: the frame, not yet mapped.
     """
     frame = page
     if s.frames[page, MAPCOUNT] != 0:
@@ -110,7 +110,7 @@ def free_frame(s, frame):
     """The last mapping of `frame` went.
 
     Mirrors: free_unref_folio(); page->mapping no longer names the stable node, which is how ksmd will notice
-    Writes: frames, nodes, stable_hot, node_counters, scan.
+    Writes: frames, nodes, trees, node_counters, scan.
     """
     nid = int64(s.frame_bytes[frame, FRAME_NID])
     s.node_counters[nid, NodeCounter.FRAMES] -= 1
@@ -128,7 +128,7 @@ def free_frame(s, frame):
 
 @inlined
 def map_frame(s, page, frame):
-    """Enters `frame` into the empty pte of `page`. Writes: page_frame, frame_mapcount, node_counters."""
+    """Enters `frame` into the empty pte of `page`. Writes: pages, frames, node_counters."""
     nid = int64(s.page_bytes[page, PAGE_NID])
     s.pages[page, FRAME] = frame
     s.frames[frame, MAPCOUNT] += 1
@@ -167,7 +167,7 @@ def unmap_page(s, page):
 
 @kernel
 def map_zero_page_of_ksm(s, page):
-    """ksmd maps the zero page at the empty pte of `page`. Mirrors: ksm_map_zero_page(). Writes: page_flags, counters, mms."""
+    """ksmd maps the zero page at the empty pte of `page`. Mirrors: ksm_map_zero_page(). Writes: page_bytes, counters, mms."""
     s.page_bytes[page, PAGE_FLAGS] |= ZERO | ZERO_BY_KSM
     s.counters[Counter.KSM_ZERO_PAGES] += 1
     s.mms[mm_of(s, page), ZERO_PAGES] += 1
@@ -222,7 +222,7 @@ def write_pages(s, first, pages, contents):
 
 @kernel
 def read_pages(s, first, end):
-    """Read faults: absent pages of [first, end) map the zero page. Writes: page_flags."""
+    """Read faults: absent pages of [first, end) map the zero page. Writes: page_bytes."""
     for page in range(first, end):
         if s.pages[page, FRAME] == NO_FRAME:
             s.page_bytes[page, PAGE_FLAGS] |= ZERO

@@ -63,7 +63,7 @@ def should_skip_rmap_item(s, page):
     """Whether smart_scan passes `page` by; ages its rmap_item.
 
     Mirrors: mm/ksm.c should_skip_rmap_item(); 6.1 has no smart_scan
-    Writes: items, counters, unstable_*.
+    Writes: page_bytes, counters, unstable_*.
     """
     if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
         return False
@@ -89,7 +89,7 @@ def start_scan(s):
     """A new scan: stale nodes on the migrate list go, the unstable trees are forgotten.
 
     Mirrors: mm/ksm.c scan_get_next_rmap_item(), `if (mm_slot == &ksm_mm_head)`
-    Writes: nodes, items, counters, unstable_*, scan.
+    Writes: nodes, page_bytes, counters, unstable_*, scan.
     """
     n_nids = s.trees.shape[1]
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
@@ -133,7 +133,7 @@ def leave_mm(s, mm):
 def next_page_of_mm(s, mm):
     """Moves the cursor to the next page of `mm` that ksmd looks at; rmap_items of pages passed that are gone are freed.
 
-    Reads: pages. Writes: items, scan, counters, trees. Returns: the page, or END_OF_SCAN if `mm` has no more.
+    Reads: pages. Writes: page_bytes, scan, counters, trees. Returns: the page, or END_OF_SCAN if `mm` has no more.
     """
     page = int64(s.scan[Scan.CUR_PAGE])
     end = int64(s.mms[mm, END_PAGE])
@@ -159,7 +159,7 @@ def scan_get_next_rmap_item(s):
     """The next page to look at.
 
     Mirrors: mm/ksm.c scan_get_next_rmap_item()
-    Writes: scan, items, mms, counters, trees. Returns: the page; SKIPPED if smart_scan passed one by; END_OF_SCAN.
+    Writes: scan, page_bytes, mms, counters, trees. Returns: the page; SKIPPED if smart_scan passed one by; END_OF_SCAN.
     """
     if s.scan[Scan.SLOT_FIRST] == NO_MM:
         return END_OF_SCAN

@@ -47,7 +47,7 @@ from ksmbatch.state import (
 
 @inlined
 def in_mergeable_vma(s, page):
-    """Whether `page` lies in a mergeable VMA of a living mm. Mirrors: mm/ksm.c find_mergeable_vma(). Reads: page_flags."""
+    """Whether `page` lies in a mergeable VMA of a living mm. Mirrors: mm/ksm.c find_mergeable_vma(). Reads: page_bytes."""
     return s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON) == MERGEABLE | ANON
 
 
@@ -56,7 +56,7 @@ def checksum_changed(s, page, content):
     """Whether the checksum of `page` differs from the last one; remembers it.
 
     Mirrors: the test of oldchecksum in mm/ksm.c cmp_and_merge_page()
-    Reads: checksum_class. Writes: item_checksum.
+    Reads: checksum_class. Writes: pages.
     """
     last = int64(s.pages[page, CHECKSUM])
     s.pages[page, CHECKSUM] = content

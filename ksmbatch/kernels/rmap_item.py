@@ -33,7 +33,7 @@ def remove_rmap_item_from_tree(s, page):
     """The rmap_item of `page` leaves the tree in which it hangs, if any.
 
     Mirrors: mm/ksm.c remove_rmap_item_from_tree()
-    Writes: items, members, nodes, mms, counters, stable_*, unstable_*.
+    Writes: page_bytes, members, nodes, mms, counters, stable_*, unstable_*.
     """
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if flags & STABLE:
@@ -52,7 +52,7 @@ def get_next_rmap_item(s, page, mm):
     """Makes an rmap_item for `page` of `mm` if it has none.
 
     Mirrors: mm/ksm.c get_next_rmap_item().
-    Writes: items, mms, counters.
+    Writes: page_bytes, mms, counters.
     """
     if s.page_bytes[page, ITEM_FLAGS] & ITEM:
         return

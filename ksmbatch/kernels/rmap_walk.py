@@ -58,7 +58,7 @@ def count_reached_from(s, links, page, node, frame):
     """How many mappings of `frame` the rmap_item of `page` leads to, and none of an mm before.
 
     Mirrors: mm/ksm.c rmap_walk_ksm()
-    Reads: pages, items, members, mms, links.
+    Reads: pages, page_bytes, members, mms, links.
     """
     if len(links.page_chain) == 0:
         return int64(s.pages[page, FRAME] == frame)  # nothing was ever forked

@@ -59,13 +59,14 @@ from ksmbatch.state import (
 
 NS_PER_JIFFY = 4_000_000  # CONFIG_HZ=250
 NO_PRUNE, MAY_PRUNE = int64(0), int64(1)
+INT_OVERFLOW, MAX_JIFFY_OFFSET = int64(2**31), int64(2**62 - 2)
 
 
 @kernel
 def tree_erase(s, node):
     """Takes a plain node or a chain out of its stable tree.
 
-    Writes: nodes, stable_root, stable_at, stable_hot, stable_chains.
+    Writes: nodes, trees, stable_at.
     """
     nid = int64(s.nodes[node, NID])
     rb_erase(s.nodes, s.trees[STABLE_ROOT], nid, node)
@@ -79,7 +80,7 @@ def tree_erase(s, node):
 
 @kernel
 def tree_replace(s, old, new):
-    """`new` takes the place of `old` in the tree. Writes: nodes, stable_root, stable_at."""
+    """`new` takes the place of `old` in the tree. Writes: nodes, trees, stable_at."""
     nid = int64(s.nodes[old, NID])
     s.nodes[new, NID] = nid
     s.nodes[new, WHERE] = IN_TREE
@@ -89,7 +90,7 @@ def tree_replace(s, old, new):
 
 @kernel
 def tree_insert(s, node, nid, parent, side):
-    """Hangs a plain node into the tree of `nid`. Writes: nodes, stable_root, stable_at."""
+    """Hangs a plain node into the tree of `nid`. Writes: nodes, trees, stable_at."""
     s.nodes[node, NID] = nid
     s.nodes[node, WHERE] = IN_TREE
     rb_link_and_insert(s.nodes, s.trees[STABLE_ROOT], nid, node, parent, side)
@@ -98,7 +99,7 @@ def tree_insert(s, node, nid, parent, side):
 
 @kernel
 def add_dup(s, dup, chain):
-    """Mirrors: mm/ksm.c stable_node_chain_add_dup(). Writes: nodes, counters, stable_hot."""
+    """Mirrors: mm/ksm.c stable_node_chain_add_dup(). Writes: nodes, counters, trees."""
     push_dup(s, chain, dup)
     s.nodes[dup, WHERE] = IN_CHAIN
     s.nodes[dup, CHAIN] = chain
@@ -173,7 +174,7 @@ def remove_node_from_stable_tree(s, node):
     """Frees `node`; its rmap_items forget it, the counters fall.
 
     Mirrors: mm/ksm.c remove_node_from_stable_tree()
-    Writes: nodes, members, items, mms, counters, stable_*.
+    Writes: nodes, members, page_bytes, mms, counters, stable_*.
     """
     member = int64(s.nodes[node, FIRST])
     while member != NIL:
@@ -205,7 +206,9 @@ def ksm_get_folio(s, node):
 
 @inlined
 def jiffies_of(milliseconds):
-    """Mirrors: msecs_to_jiffies(), which rounds up."""
+    """Mirrors: msecs_to_jiffies(), which rounds up, and takes what is negative as an int for ever."""
+    if milliseconds >= INT_OVERFLOW:
+        return MAX_JIFFY_OFFSET
     return (milliseconds * 1_000_000 + NS_PER_JIFFY - 1) // NS_PER_JIFFY
 
 
@@ -230,7 +233,7 @@ def find_dup(s, chain, prune):
     """The dup of `chain` to use; stale ones met on the way are removed.
 
     Mirrors: mm/ksm.c stable_node_dup(), its loop; 6.1 takes no dup but one with room
-    Writes: as ksm_get_folio(). Returns: the dup or NIL; how many were looked at; the first with room or NIL.
+    Writes: as ksm_get_folio(). Returns: the dup or NIL; the first with room or NIL.
     """
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     found = NIL
@@ -264,7 +267,7 @@ def stable_node_chain(s, node, prune):
     """Looks at `node` as a walk does that passes it: a plain node, or a chain of which a dup is chosen.
 
     Mirrors: mm/ksm.c __stable_node_chain(), stable_node_dup()
-    Writes: nodes, items, counters, stable_*.
+    Writes: nodes, page_bytes, counters, stable_*.
     Returns: the frame to compare with (NO_FRAME: the node was stale and is gone); the dup to merge with or NIL; the node that
     stands in the tree now.
     """
@@ -329,7 +332,7 @@ def settle_if_stable(s, chain, found, first_with_room, kind):
 
 @kernel
 def unsettle_all_chains(s):
-    """The rule by which chains are pruned changed. Writes: nodes, stable_hot."""
+    """The rule by which chains are pruned changed. Writes: nodes, trees."""
     for node in range(1, s.scan[Scan.NEXT_NODE]):
         if s.nodes[node, WHERE] == IN_TREE and is_chain(s, node):
             unsettle(s, node)

@@ -117,7 +117,7 @@ def change_length(s, node, by):
 def kpfn_gone(s, node):
     """The frame of `node` was freed: from now on the node is stale, until a walk or one of its rmap_items finds out.
 
-    Reads: nodes. Writes: nodes, stable_hot.
+    Reads: nodes. Writes: nodes, trees.
     """
     s.nodes[node, KPFN] = NO_FRAME
     if s.nodes[node, WHERE] == IN_TREE:

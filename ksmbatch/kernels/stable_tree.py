@@ -70,7 +70,7 @@ JOINED, LEFT_IT = int64(1), int64(-1)
 
 @inlined
 def get_kpfn_nid(s, frame):
-    """The tree to which `frame` belongs. Mirrors: mm/ksm.c get_kpfn_nid(). Reads: knobs, frame_nid."""
+    """The tree to which `frame` belongs. Mirrors: mm/ksm.c get_kpfn_nid(). Reads: knobs, frame_bytes."""
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
         return 0
     return int64(s.frame_bytes[frame, FRAME_NID])
@@ -81,7 +81,7 @@ def stable_tree_append(s, page, node):
     """The rmap_item of `page` joins `node`.
 
     Mirrors: mm/ksm.c stable_tree_append().
-    Writes: members, nodes, items, mms, counters.
+    Writes: members, nodes, page_bytes, mms, counters.
     """
     if s.nodes[node, FIRST] != NIL:
         s.counters[Counter.PAGES_SHARING] += 1
@@ -122,8 +122,7 @@ def stable_walk(s, nid, content, prune):
     """Looks for `content` in the tree of `nid`.
 
     Mirrors: the descent in mm/ksm.c stable_tree_search(), stable_tree_insert()
-    Returns: frame found or NO_FRAME; its dup or NIL; its node; and where a new node would hang (parent, side), if none was
-    found.
+    Returns: frame found or NO_FRAME; its dup or NIL; its node or NIL.
     """
     if not is_observable(s, nid):
         node = int64(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
@@ -211,7 +210,7 @@ def stable_tree_search(s, frame):
     """The KSM frame that the page with `frame` should share; `frame` itself if it is that; NO_FRAME if there is none.
 
     Mirrors: mm/ksm.c stable_tree_search()
-    Writes: nodes, items, counters, stable_*, scan.
+    Writes: nodes, page_bytes, counters, stable_*, scan.
     """
     page_node = int64(s.frames[frame, FRAME_NODE]) if s.frame_bytes[frame, FRAME_FLAGS] & KSM else NIL
     if page_node != NIL and s.nodes[page_node, WHERE] != IN_MIGRATE:
@@ -303,7 +302,7 @@ def remove_all_stable_nodes(s):
     """Drops all stable nodes whose frames are not mapped.
 
     Mirrors: mm/ksm.c remove_all_stable_nodes()
-    Writes: nodes, items, mms, counters, stable_*. Returns: whether any is left (EBUSY).
+    Writes: nodes, page_bytes, mms, counters, stable_*. Returns: whether any is left (EBUSY).
     """
     n_nids = 1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]
     busy = False

@@ -49,7 +49,7 @@ def in_present_tree(s, page):
     """Whether the rmap_item of `page` was put into an unstable tree in this scan.
 
     Mirrors: the age test in mm/ksm.c remove_rmap_item_from_tree()
-    Reads: item_flags, counters.
+    Reads: page_bytes, counters.
     """
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if not flags & UNSTABLE:
@@ -62,7 +62,7 @@ def reset_unstable_tree(s, nid):
     """Forgets the tree of `nid`.
 
     Mirrors: root_unstable_tree[nid] = RB_ROOT.
-    Writes: unstable_root, unstable_exact, unstable_leftover.
+    Writes: trees.
     """
     s.trees[UNSTABLE_ROOT, nid] = NIL
     s.trees[UNSTABLE_EXACT, nid] = 0
@@ -74,7 +74,7 @@ def build_unstable_tree(s, nid):
     """Gives the tree of `nid` its shape, from what this scan did to it so far, and has it walked from now on.
 
     Every page logged was last looked at in this scan, so item_checksum is the content that it was inserted with.
-    Reads: unstable_log, item_checksum, item_nid, rank. Writes: unstable_links, unstable_root, unstable_exact.
+    Reads: unstable_log, pages, page_bytes, rank. Writes: unstable_links, trees.
     """
     if s.trees[UNSTABLE_EXACT, nid]:
         return
@@ -107,7 +107,7 @@ def build_unstable_tree(s, nid):
 def note_unstable_change(s, page):
     """To be called before `page` changes its content, goes, or stops being mergeable, by other hands than ksmd's.
 
-    Reads: item_flags, item_nid. Writes: as build_unstable_tree().
+    Reads: page_bytes. Writes: as build_unstable_tree().
     """
     if in_present_tree(s, page):
         build_unstable_tree(s, int64(s.page_bytes[page, ITEM_NID]))
@@ -118,7 +118,7 @@ def erase_unstable(s, page):
     """Takes the rmap_item of `page` out of the present tree.
 
     Mirrors: rb_erase() in mm/ksm.c remove_rmap_item_from_tree()
-    Reads: item_nid. Writes: unstable_links, unstable_root, unstable_log, scan.
+    Reads: page_bytes. Writes: unstable_links, trees, unstable_log, scan.
     """
     nid = int64(s.page_bytes[page, ITEM_NID])
     if s.trees[UNSTABLE_EXACT, nid]:
@@ -133,7 +133,7 @@ def mergeable_frame(s, page):
     """The frame of `page` if ksmd may use it, else NO_FRAME; its mm lives as long as anything of it is mapped.
 
     Mirrors: mm/ksm.c get_mergeable_page(); 6.1 does so with follow_page(), which does not see into PROT_NONE areas
-    Reads: page_flags, page_frame.
+    Reads: page_bytes, pages.
     """
     flags = int64(s.page_bytes[page, PAGE_FLAGS])
     if flags & (MERGEABLE | ANON) != MERGEABLE | ANON:
@@ -145,7 +145,7 @@ def mergeable_frame(s, page):
 
 @inlined
 def mark_inserted(s, page, nid):
-    """The rmap_item of `page` is in the tree of `nid` now. Reads: counters. Writes: item_flags, item_nid, counters."""
+    """The rmap_item of `page` is in the tree of `nid` now. Reads: counters. Writes: page_bytes, counters."""
     flags = int64(s.page_bytes[page, ITEM_FLAGS]) | UNSTABLE
     if s.counters[Counter.FULL_SCANS] & 1:
         flags |= PARITY
@@ -186,7 +186,7 @@ def unstable_walk(s, page, frame, nid, content):
     """Looks for a partner of `page` in the tree of `nid`, from the root, and inserts it if there is none.
 
     Mirrors: mm/ksm.c unstable_tree_search_insert()
-    Reads: pages, frames, items. Writes: unstable_links, unstable_root, items, counters, scan.
+    Reads: pages, frames, page_bytes. Writes: unstable_links, trees, page_bytes, counters, scan.
     Returns: the partner; NO_PAGE; FAULT if the walk met a freed rmap_item.
     """
     s.scan[Scan.EXACT] = 1
@@ -244,7 +244,7 @@ def keep_leftover_trees(s):
     """merge_across_nodes becomes 1: from now on the kernel resets the tree of node 0 only, and forgets the others.
 
     Mirrors: scan_get_next_rmap_item(), `for (nid = 0; nid < ksm_nr_node_ids; nid++)` with ksm_nr_node_ids 1
-    Reads: unstable_log, scan. Writes: unstable_*, item_flags.
+    Reads: unstable_log, scan. Writes: unstable_*, page_bytes.
     """
     for nid in range(1, s.trees.shape[1]):
         if s.trees[UNSTABLE_LEFTOVER, nid] == 0:
@@ -263,7 +263,7 @@ def free_all_trees(s):
     """All rmap_items are freed, but the roots of the trees stay as they are until a scan resets them.
 
     Mirrors: mm/ksm.c unmerge_and_remove_all_rmap_items()
-    Reads: unstable_log, item_nid. Writes: unstable_*, item_flags, scan.
+    Reads: unstable_log, page_bytes. Writes: unstable_*, page_bytes, scan.
     """
     for nid in range(s.trees.shape[1]):
         build_unstable_tree(s, nid)
@@ -274,5 +274,5 @@ def free_all_trees(s):
 
 @kernel
 def forget_item(s, page):
-    """The rmap_item of `page` is freed; remembers so if it still hangs in a forgotten tree. Writes: item_flags."""
+    """The rmap_item of `page` is freed; remembers so if it still hangs in a forgotten tree. Writes: page_bytes."""
     s.page_bytes[page, ITEM_FLAGS] = FREED if s.page_bytes[page, ITEM_FLAGS] & (LINKED | FREED) else 0

@@ -189,6 +189,11 @@ def test_delays_are_rounded_up_to_jiffies_of_4_ms(milliseconds: int, jiffies: in
     assert stable_chain.jiffies_of(milliseconds) == jiffies
 
 
+def test_a_delay_that_is_negative_as_an_int_is_never_over() -> None:
+    assert stable_chain.jiffies_of(2**31 - 1) == 536_870_912
+    assert stable_chain.jiffies_of(2**31) > 10**18
+
+
 def test_nodes_whose_frames_are_gone_can_be_dropped_and_others_keep_a_knob_busy() -> None:
     s = tiny_state()
     planted = plant(s, 1, 2)
