@@ -123,14 +123,16 @@ def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Pa
 def conform_paths(paths: Sequence[Path], kernel: str | None, echo: Callable[[str], None]) -> int:
     """Replays all recordings in `paths`, tells of what differs, and how many are exact. Returns 0 if all are, else 1.
 
-    Of each recording that differs the first difference is told, with the number of others. Raises InputError.
+    Of each recording that differs the first difference is told, with the number of others. One that was made without page
+    tables (`replay --no-tables`) is compared without them. Raises InputError.
     """
     chosen = None if kernel is None else _kernel(kernel)
     recordings = [recording for path in paths for recording in load_recordings(path)]
     exact, exact_seen, all_seen = 0, 0, 0
     for recording in recordings:
         its_kernel = chosen or kernel_of(recording.release, recording.where)
-        differences = compare(recording.document, record(recording.scenario, its_kernel))
+        has_tables = any(seen.get("tables") for seen in observations(recording.document))
+        differences = compare(recording.document, record(recording.scenario, its_kernel, tables=has_tables))
         seen, total = exact_observations(recording.document, differences)
         exact += not differences
         exact_seen += seen

@@ -134,3 +134,18 @@ def test_a_changed_number_is_reported_with_its_step_and_field(
     n_exact, n_all = map(int, seen.split()[0].split("/"))
     assert n_all == n_seen
     assert n_exact == n_seen - 1 or (change is another_frame and n_exact < n_seen)
+
+
+def test_a_recording_made_without_page_tables_is_compared_without_them(
+    twenty: dict[str, Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = copy.deepcopy(next(iter(twenty.values())))
+    for seen in [bare["initial"], *bare["steps"]]:
+        seen["tables"] = {}
+    path = tmp_path / "bare.json"
+    path.write_text(json.dumps(bare))
+    status, lines = conform(capsys, path)
+    assert (status, lines[-1].split(",")[0]) == (0, "recordings 1/1 exact")
+    bare["steps"][-1]["cow_ksm"] += 1
+    path.write_text(json.dumps(bare))
+    assert conform(capsys, path)[0] == 1
