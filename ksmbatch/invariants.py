@@ -301,8 +301,11 @@ def settled_chains_stay_as_they_are(v: StateView) -> Faults:
         if roomy:
             found = roomy[0] if kind == state.SETTLED_UNPRUNED else max(roomy, key=lambda dup: v.nodes[dup][state.LEN])
         yield from _differs(f"what is found in chain {chain}", noted, found)
-        if found not in (NIL, dups[0]) and v.has_room(found, more=1):
-            yield f"chain {chain} would get dup {found} moved to its front"
+        for moved in {found, *roomy[:1]} - {int(NIL), dups[0]}:  # by walks that prune, and by those that do not
+            if v.has_room(moved, more=1):
+                yield f"chain {chain} would get dup {moved} moved to its front"
+        if kind == state.SETTLED_UNPRUNED and not v.knob[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]:
+            yield f"chain {chain} may be pruned by the next walk, and nobody has looked what that finds"
         if len(dups) == 1 and found != NIL and (kind == state.SETTLED_PRUNED or not v.is_old):
             yield f"chain {chain} would collapse"
 

@@ -182,13 +182,7 @@ def fresh_page(s, page, content):
     Writes: as alloc_frame(), unmap_page(), map_frame().
     """
     frame = alloc_frame(s, page, content)
-    if frame == page:
-        # holds the number while unmap_page() may free another
-        s.frames[frame, MAPCOUNT] = 1
-        unmap_page(s, page)
-        s.frames[frame, MAPCOUNT] = 0
-    else:
-        unmap_page(s, page)
+    unmap_page(s, page)
     map_frame(s, page, frame)
 
 

@@ -45,7 +45,7 @@ def test_walking_every_tree_keeps_the_rules(recorded: list[Recording]) -> None:
 @pytest.mark.parametrize("first", range(0, N_RANDOM, PER_TEST))
 def test_random_scenarios_keep_the_rules(first: int) -> None:
     for seed in range(first, first + PER_TEST):
-        case = random_case(seed)
+        case = random_case(seed, merge_any=True)
         assert list(faults(Player(case.document, case.kernel, checksum=case.checksum))) == [], f"seed {seed}"
 
 

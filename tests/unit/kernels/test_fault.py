@@ -70,6 +70,7 @@ def test_a_zero_page_of_ksmd_is_counted_until_it_is_written_or_gone() -> None:
     fault.zap_pages(s, 4, 8)
     assert s.counters[Counter.KSM_ZERO_PAGES] == 1
     assert s.mms[:, state.ZERO_PAGES].tolist() == [1, 0]
+    assert node_counters(s, NodeCounter.MAPPED_PAGES) == [2, 0]
     assert s.counters[Counter.COW_KSM] == 0
 
 
@@ -150,6 +151,7 @@ def test_zapping_takes_mappings_away_and_frames_with_the_last() -> None:
     assert s.frames[0, state.MAPCOUNT] == 1
     fault.zap_pages(s, 0, 4)
     assert s.frames[:, state.MAPCOUNT].sum() == 0
+    assert node_counters(s, NodeCounter.MAPPED_PAGES) == [0, 0]
     assert node_counters(s, NodeCounter.FRAMES) == [0, 0]
 
 

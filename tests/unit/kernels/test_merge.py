@@ -86,6 +86,7 @@ def test_equal_checksums_are_no_reason_to_merge() -> None:
     visit(s, 2)
     assert frames_of(s)[:2] == [0, N]
     assert s.counters[Counter.KSM_ZERO_PAGES] == 1
+    assert shares(s) == (0, 0, 1)  # 4 goes on to the unstable tree
 
 
 def test_full_nodes_make_a_chain_of_which_each_dup_has_its_own_frame() -> None:
@@ -108,6 +109,7 @@ def test_a_ksm_page_is_never_merged_into_another() -> None:
     s = seen_once(3, 3, 3)
     visit(s, 2)
     assert not merge.try_to_merge_one_page(s, 0, 1, 2)
+    assert not merge.try_to_merge_with_ksm_page(s, 0, 1, 2)
     assert merge.try_to_merge_one_page(s, 0, 1, 1)  # with itself it need not
 
 

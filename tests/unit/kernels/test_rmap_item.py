@@ -13,6 +13,7 @@ from ksmbatch.state import NIL, NO_FRAME, State
 
 def items(s: State) -> tuple[int, list[int], list[int]]:
     """ksm_rmap_items, and per mm ksm_rmap_items and ksm_merging_pages."""
+    assert s.mms[:, state.LIST_ITEMS].tolist() == s.mms[:, state.ITEMS].tolist()  # but for forks on 6.1
     return (
         int(s.counters[Counter.KSM_RMAP_ITEMS]),
         s.mms[:, state.ITEMS].tolist(),

@@ -4,14 +4,14 @@ The recordings show what all this comes to; the cases here are those whose outco
 """
 
 import pytest
-from unit.kernels.tiny import tiny_state
+from unit.kernels.tiny import fill, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import stable_chain, stable_node, stable_tree
+from ksmbatch.kernels import fault, stable_chain, stable_node, stable_tree
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, NO_PRUNE
 from ksmbatch.metrics import Counter
-from ksmbatch.state import NIL, NO_FRAME, State
+from ksmbatch.state import NIL, NO_FRAME, Knob, Scan, State
 
 NEVER_MS = 100_000_000
 
@@ -192,6 +192,119 @@ def test_delays_are_rounded_up_to_jiffies_of_4_ms(milliseconds: int, jiffies: in
 def test_a_delay_that_is_negative_as_an_int_is_never_over() -> None:
     assert stable_chain.jiffies_of(2**31 - 1) == 536_870_912
     assert stable_chain.jiffies_of(2**31) > 10**18
+
+
+def test_a_tree_may_be_changed_by_walks_while_something_in_it_is_hot_or_a_delay_is_over() -> None:
+    s = tiny_state(max_page_sharing=FULL)
+    observable = stable_tree.is_observable
+    assert not observable(s, 0)
+    head, _ = chain(s, 2, 2)
+    assert observable(s, 0)
+    stable_node.settle(s, head, state.SETTLED_PRUNED)
+    assert not observable(s, 0)
+    s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] = 100
+    s.counters[Counter.TIME_NS] = 99_999_999
+    assert not observable(s, 0)
+    s.counters[Counter.TIME_NS] = 100_000_000
+    assert observable(s, 0)
+    assert not observable(s, 1)  # it has no chain
+
+
+def test_no_chain_is_settled_when_the_rule_of_pruning_changes() -> None:
+    s = tiny_state(max_page_sharing=FULL)
+    head, _ = chain(s, 2, 2)
+    stable_node.settle(s, head, state.SETTLED_PRUNED)
+    stable_chain.unsettle_all_chains(s)
+    assert s.nodes[head, state.SETTLED] == state.UNSETTLED
+    assert s.trees[state.STABLE_HOT, 0] == 1
+
+
+# merge_across_nodes = 0: KSM pages of content 3 that moved
+
+
+def ksm_page(s: State, page: int, frame_nid: int, tree: int | None) -> int:
+    """`page` is a KSM page on `frame_nid`; its node hangs in `tree`, or waits on migrate_nodes. Returns the node."""
+    fill(s, 3, first=page)
+    stable_tree.mark_ksm(s, page)
+    s.frame_bytes[page, state.FRAME_NID] = frame_nid
+    node = int(stable_node.alloc_stable_node(s, 3, page, 0))
+    s.nodes[node, state.LEN] = 1
+    s.frames[page, state.FRAME_NODE] = node
+    if tree is None:
+        stable_tree.put_on_migrate_list(s, node)
+    else:
+        stable_chain.tree_insert(s, node, tree, int(NIL), 0)
+    return node
+
+
+def test_a_moved_node_that_an_ordinary_page_meets_leaves_the_tree_empty() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    moved = ksm_page(s, 1, frame_nid=1, tree=0)
+    fill(s, 3)
+    assert stable_tree.stable_tree_search(s, 0) == NO_FRAME
+    assert s.trees[state.STABLE_ROOT].tolist() == [NIL, NIL]
+    assert s.scan[Scan.MIGRATE_FIRST] == moved
+
+
+@pytest.mark.parametrize(("length", "has_room"), [(1, True), (FULL, False)])
+def test_a_waiting_node_takes_the_place_of_one_that_moved_itself(length: int, has_room: bool) -> None:
+    s = tiny_state(merge_across_nodes=0, max_page_sharing=FULL)
+    moved = ksm_page(s, 1, frame_nid=1, tree=0)
+    waiting = ksm_page(s, 0, frame_nid=0, tree=None)
+    s.nodes[waiting, state.LEN] = length
+    assert stable_tree.stable_tree_search(s, 0) == (0 if has_room else NO_FRAME)
+    assert s.stable_at[0, 3] == s.trees[state.STABLE_ROOT, 0] == waiting
+    assert s.nodes[waiting, [state.NID, state.WHERE]].tolist() == [0, state.IN_TREE]
+    assert s.scan[Scan.MIGRATE_FIRST] == moved
+
+
+@pytest.mark.parametrize("page_waits", [False, True])
+def test_a_dup_that_moved_leaves_its_chain_to_the_others(page_waits: bool) -> None:
+    s = tiny_state(merge_across_nodes=0, max_page_sharing=FULL)
+    plain = ksm_page(s, 1, frame_nid=0, tree=0)
+    s.nodes[plain, state.LEN] = FULL
+    head = int(stable_chain.alloc_stable_node_chain(s, plain))
+    moved = ksm_page(s, 2, frame_nid=1, tree=None)
+    stable_node.unlink_migrate(s, moved)
+    stable_chain.add_dup(s, moved, head)
+    fill(s, 3)
+    waiting = ksm_page(s, 0, frame_nid=0, tree=None) if page_waits else NIL
+    assert stable_tree.stable_tree_search(s, 0) == (0 if page_waits else NO_FRAME)
+    assert dups_of(s, head) == ([waiting, plain] if page_waits else [plain])
+    assert s.scan[Scan.MIGRATE_FIRST] == moved
+
+
+def test_a_waiting_node_with_several_mappings_and_a_twin_become_a_chain_on_the_new_node() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    twin = ksm_page(s, 1, frame_nid=1, tree=1)
+    waiting = ksm_page(s, 0, frame_nid=1, tree=None)
+    fault.map_frame(s, 5, 0)
+    assert stable_tree.stable_tree_search(s, 0) == 0
+    assert dups_of(s, int(s.stable_at[1, 3])) == [waiting, twin]
+    assert s.scan[Scan.MIGRATE_FIRST] == NIL
+
+
+def test_a_waiting_node_with_one_mapping_is_to_merge_with_its_twin() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    ksm_page(s, 1, frame_nid=1, tree=1)
+    waiting = ksm_page(s, 0, frame_nid=1, tree=None)
+    assert stable_tree.stable_tree_search(s, 0) == 1
+    assert s.scan[Scan.MIGRATE_FIRST] == waiting
+
+
+def test_a_waiting_node_finds_its_place_where_there_is_no_twin() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    waiting = ksm_page(s, 0, frame_nid=1, tree=None)
+    assert stable_tree.stable_tree_search(s, 0) == 0
+    assert s.stable_at[:, 3].tolist() == [NIL, waiting]
+    assert s.scan[Scan.MIGRATE_FIRST] == NIL
+
+
+def test_a_chain_whose_frames_are_gone_can_be_dropped() -> None:
+    s = tiny_state()
+    chain(s, 2, 2, stale=(0, 1))
+    assert not stable_tree.remove_all_stable_nodes(s)
+    assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
 
 
 def test_nodes_whose_frames_are_gone_can_be_dropped_and_others_keep_a_knob_busy() -> None:

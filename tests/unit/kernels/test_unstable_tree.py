@@ -163,6 +163,29 @@ def test_a_walk_over_a_freed_item_in_a_forgotten_tree_is_a_fault() -> None:
     assert s.scan[Scan.FAULT_PAGE] == 0
 
 
+def test_a_forgotten_tree_of_which_nothing_was_freed_is_walked_like_any_other() -> None:
+    s = tiny_state(merge_across_nodes=0)
+    fill(s, 3, 3)
+    with_items(s)
+    search(s, 0, 1)
+    unstable_tree.keep_leftover_trees(s)
+    s.frame_bytes[:2, state.FRAME_NID] = 1
+    assert s.trees[state.UNSTABLE_LEFTOVER].tolist() == [0, 1]
+    assert search(s, 1, 1) == 0
+
+
+def test_after_unmerging_every_tree_is_full_of_freed_items_until_a_scan_resets_it() -> None:
+    s = tiny_state()
+    fill(s, 3, 3)
+    with_items(s)
+    search(s, 0)
+    unstable_tree.free_all_trees(s)
+    unstable_tree.forget_item(s, 0)
+    assert search(s, 1) == FAULT
+    unstable_tree.reset_unstable_tree(s, 0)
+    assert search(s, 1) == NO_PAGE
+
+
 # look-up against walk
 
 
