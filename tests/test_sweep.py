@@ -82,7 +82,8 @@ def values(out: Path) -> list[list[dict[str, object]]]:
 
 
 def listed(out: Path) -> list[str]:
-    return pq.read_table(out / "runs.parquet")["run_id"].to_pylist()
+    # opened once: pq.read_table() opens a path twice, and a running sweep may replace the file in between
+    return pq.read_table(io.BytesIO((out / "runs.parquet").read_bytes()))["run_id"].to_pylist()
 
 
 def start_endless(config: Config, out: Path, log: Path) -> subprocess.Popen[str]:
