@@ -52,6 +52,32 @@ class Counter(IntEnum):
     DANGLING_PAGES = 17
     MIGRATE_ALLOCATIONS = 18
     MIGRATE_FAILURES = 19
+    FRAMES_MOVED = 20
+    KSM_FRAMES_MOVED = 21
+    MIGRATE_INSERTED = 22
+    MIGRATE_MERGED = 23
+    MIGRATE_CHAINED = 24
+    MIGRATE_COPIES = 25
+    MIGRATE_REFUSED = 26
+    MIGRATE_STUCK = 27
+    COMPACTION_TRIED = 28
+    COMPACTION_MISSED = 29
+    CMA_TRIED = 30
+    CMA_MISSED = 31
+    THP_TRIED = 32
+    THP_MISSED = 33
+    OFFLINE_TRIED = 34
+    OFFLINE_MISSED = 35
+    KNOB_REFUSED = 36
+    FRAMES_IN_USE = 37
+    PEAK_FRAMES = 38
+    MOVE_CPU_NS = 39
+    LOCKS_TAKEN = 40
+    LOCKS_WAITED = 41
+    LOCK_WAIT_NS = 42
+    LOCK_HOLD_NS = 43
+    KSMD_HOLD_NS = 44
+    KSMD_WAIT_NS = 45
 
 
 class NodeCounter(IntEnum):
@@ -93,6 +119,32 @@ COUNTERS: tuple[Metric, ...] = (
         "ours: frames that a policy allocated beyond the move itself",
     ),
     _row(Counter.MIGRATE_FAILURES, "1", "cumulative", "ours: moves that failed for want of memory"),
+    _row(Counter.FRAMES_MOVED, "pages", "cumulative", "ours: frames that moved to another place, KSM pages or not"),
+    _row(Counter.KSM_FRAMES_MOVED, "pages", "cumulative", "ours: KSM pages that moved, or were merged away in moving"),
+    _row(Counter.MIGRATE_INSERTED, "1", "cumulative", "ours: stable nodes that a move put into the new node's tree"),
+    _row(Counter.MIGRATE_MERGED, "1", "cumulative", "ours: stable nodes that a move merged with the new node's"),
+    _row(Counter.MIGRATE_CHAINED, "1", "cumulative", "ours: stable nodes that a move put into a chain, for want of room"),
+    _row(Counter.MIGRATE_COPIES, "pages", "cumulative", "ours: second copies that a move made, to be merged away at once"),
+    _row(Counter.MIGRATE_REFUSED, "1", "cumulative", "ours: moves of KSM pages refused, because of who asked for them"),
+    _row(Counter.MIGRATE_STUCK, "1", "cumulative", "ours: moves given up: a mapping was not found by the rmap walk"),
+    _row(Counter.COMPACTION_TRIED, "1", "cumulative", "ours: runs of 512 frames that compaction wanted to free"),
+    _row(Counter.COMPACTION_MISSED, "1", "cumulative", "ours: those of them that it could not"),
+    _row(Counter.CMA_TRIED, "1", "cumulative", "ours: ranges of frames that CMA wanted to free"),
+    _row(Counter.CMA_MISSED, "1", "cumulative", "ours: those of them that it could not"),
+    _row(Counter.THP_TRIED, "1", "cumulative", "ours: huge pages that were to be formed"),
+    _row(Counter.THP_MISSED, "1", "cumulative", "ours: those of them that could not"),
+    _row(Counter.OFFLINE_TRIED, "1", "cumulative", "ours: NUMA nodes whose memory was to be taken offline"),
+    _row(Counter.OFFLINE_MISSED, "1", "cumulative", "ours: those of them that could not"),
+    _row(Counter.KNOB_REFUSED, "1", "cumulative", "ours: writes to files of sysfs that failed, with EBUSY for instance"),
+    _row(Counter.FRAMES_IN_USE, "pages", "gauge", "ours: anonymous frames in use, on all nodes"),
+    _row(Counter.PEAK_FRAMES, "pages", "cumulative", "ours: the most of them at any moment so far"),
+    _row(Counter.MOVE_CPU_NS, "ns", "cumulative", "ours: CPU time that moving pages took, by the table of costs"),
+    _row(Counter.LOCKS_TAKEN, "1", "cumulative", "ours: moves that took the lock of migration.locking"),
+    _row(Counter.LOCKS_WAITED, "1", "cumulative", "ours: those of them that found it taken by ksmd"),
+    _row(Counter.LOCK_WAIT_NS, "ns", "cumulative", "ours: how long these waited"),
+    _row(Counter.LOCK_HOLD_NS, "ns", "cumulative", "ours: how long moves held it"),
+    _row(Counter.KSMD_HOLD_NS, "ns", "cumulative", "ours: how long ksmd has held it: per batch, or per visit that walked"),
+    _row(Counter.KSMD_WAIT_NS, "ns", "cumulative", "ours: how long ksmd has waited for moves that held it"),
 )
 
 NODE_COUNTERS: tuple[Metric, ...] = (
@@ -149,6 +201,7 @@ DERIVED: tuple[Derived, ...] = (
 SURVEYED: tuple[Metric, ...] = (
     Metric("unreachable_mappings", "pages", "gauge", "ours: mappings of KSM frames that no rmap_item reaches"),
     Metric("duplicates_left", "pages", "gauge", "ours: KSM frames beyond one per content and stable tree"),
+    Metric("stranded_pages", "pages", "gauge", "ours: pages of KSM frames whose rmap_item is in no stable node: they never merge"),
 )
 
 
