@@ -10,14 +10,25 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import numba
+from numba.core.registry import CPUDispatcher
 
 from ksmbatch.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent
-_FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
+_WRAP_ALL: Final = "KSMBATCH_WRAP_ALL"  # for tests: every kernel can be called from Python
+_FLAG_NAMES: Final = (
+    _WRAP_ALL,
+    "NUMBA_BOUNDSCHECK",
+    "NUMBA_OPT",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_ENABLE_AVX",
+)
+# as they were when kernels began to be compiled
+_FLAGS: Final = tuple(f"{name}={os.environ.get(name, '')}" for name in _FLAG_NAMES)
 
 
 def _switch(name: str, default: bool) -> bool:
@@ -28,6 +39,9 @@ def _switch(name: str, default: bool) -> bool:
     return word == "1"
 
 
+_WRAPS_ALL: Final = _switch(_WRAP_ALL, default=False)
+
+
 def _digest() -> str:
     digest = hashlib.sha256()
     for source in sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("kernels/**/*.py")]):
@@ -35,8 +49,7 @@ def _digest() -> str:
         if source.parent != _PACKAGE or source.stem in ("accel", "state", "metrics", "codes"):
             digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
     versions = (numba.__version__, platform.python_version(), platform.machine(), sys.byteorder)
-    flags = tuple(f"{flag}={os.environ.get(flag, '')}" for flag in _FLAGS)
-    digest.update(repr(versions + flags).encode())
+    digest.update(repr(versions + _FLAGS).encode())
     return digest.hexdigest()[:16]
 
 
@@ -68,13 +81,45 @@ def is_warm() -> bool:
     return bool(numba.config.DISABLE_JIT) or (CACHED and any(cache_directory().rglob("*.nbi")))
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `function` lazily, one specialisation, without the GIL; integers only, so no fastmath and no float rules."""
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED, _nrt=False)(function)
+class _Inner(CPUDispatcher):
+    """A compiled function for other compiled functions only: it has no wrapper, and to call it from Python would crash."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise TypeError(f"{self.py_func.__name__}() has no wrapper for Python: make it an entry_kernel, or set {_WRAP_ALL}=1")
+
+
+def entry_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `function` lazily, one specialisation, without the GIL; integers only, so no fastmath and no float rules.
+
+    For what the engine calls. Everything else is a `kernel`: a wrapper that takes all of a machine's arrays out of a Python
+    tuple is a third of what a function costs to compile.
+    """
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED, _nrt=False, no_cfunc_wrapper=True)(function)
     return compiled
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `entry_kernel`, but for calls by other kernels only."""
+    if _WRAPS_ALL or numba.config.DISABLE_JIT:
+        return entry_kernel(function)
+    return _inner(function, cache=CACHED)
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `kernel`, for the few lines that are called from every visit; LLVM inlines them, the cache is the caller's."""
-    compiled: Callable[..., Any] = numba.njit(nogil=True, _nrt=False, forceinline=True)(function)
+    return _inner(function, forceinline=True)
+
+
+def pasted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `inlined`, where compile time matters more than the last tenth of speed: numba itself copies it into its callers."""
+    return _inner(function, inline="always")
+
+
+def _inner(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
+    wraps = _WRAPS_ALL or bool(numba.config.DISABLE_JIT)
+    compiled: Callable[..., Any] = numba.njit(
+        nogil=True, _nrt=False, no_cfunc_wrapper=True, no_cpython_wrapper=not wraps, **options
+    )(function)
+    if not wraps:
+        compiled.__class__ = _Inner  # type: ignore[assignment]  # a function, as far as its type says
     return compiled

@@ -44,15 +44,12 @@ class Policy(IntEnum):
 POLICY_DOCS = {
     Policy.MAINLINE: "leave it in the old node's tree until ksmd comes around (folio_migrate_ksm, migrate_nodes)",
     Policy.V4: "free it at once, as patch v4 did: the page points to freed memory from then on, which is counted",
-    Policy.MERGE_ON_MIGRATE: "merge the moved copy into the KSM page that the new node has, else insert it in the new node's tree",
+    Policy.MERGE_ON_MIGRATE: "merge the moved copy into the new node's KSM page, else insert it in the new node's tree",
     Policy.SUBSTITUTE: "map the new node's KSM page in place of a moved copy, else insert it in the new node's tree",
     Policy.BREAK_COW: "give every mapping a copy of its own on the new node, and let ksmd merge them again",
     Policy.NUKSM: "the page goes to the node that maps it most, and stays where that is; ksmd moves it when it passes",
     Policy.REPLICATE: "the page stays; ksmd gives each mapping its own node's copy when it passes (merge_across_nodes = 0)",
 }
-
-# Policies that change stable trees while a page moves, so that they need whatever lock protects these.
-TREE_EDITING_POLICIES = frozenset({Policy.V4, Policy.MERGE_ON_MIGRATE, Policy.SUBSTITUTE, Policy.NUKSM})
 
 
 class Caller(IntEnum):
@@ -86,6 +83,11 @@ class Locking(IntEnum):
     NONE = 0  # moves take no time and wait for nobody
     KSM_THREAD_MUTEX = 1  # ksmd holds it for a whole batch
     TREE_MUTEX = 2  # ksmd holds it while it walks a tree, that is for one visit
+
+    @property
+    def word(self) -> str:
+        """The name a user writes: "tree_mutex"."""
+        return self.name.lower()
 
 
 KERNEL_DOCS = {

@@ -18,7 +18,8 @@ from ksmbatch.codes import Kernel, Run
 from ksmbatch.configfile import Document, quoted, read_document, within
 from ksmbatch.errors import InputError
 from ksmbatch.faults import Model, refuse_unknown, validated
-from ksmbatch.generators import find_generator, generator_keys
+from ksmbatch.generators import Move, find_generator, generator_keys
+from ksmbatch.generators.moments import MOMENT_KEYS
 from ksmbatch.sections import KEYS, WORDS, Host, Knobs, Migration, Plan, Source, knobs
 from ksmbatch.topology import distance_fault
 
@@ -45,15 +46,23 @@ class Config:
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the results, defaults filled in, as JSON: two configurations that resolve to the same
         give the same tables. A workload's file is named by its contents, so that moving it changes nothing."""
-        workload = {name: f"sha256:{_digest(file)}" for name in ("trace", "scenario") if (file := getattr(self.workload, name))}
-        if self.workload.generator:
-            workload |= {"generator": self.workload.generator} | asdict(self.workload.parameters)
+        source = self.workload
+        files = {"trace": source.trace, "scenario": source.scenario}
+        workload: dict[str, Any] = {name: f"sha256:{_digest(file)}" for name, file in files.items() if file}
+        if source.generator:
+            workload |= {"generator": source.generator} | asdict(source.parameters)
+        if source.moves:
+            workload["moves"] = [{"kind": move.mover.name} | asdict(move.parameters) for move in source.moves]
         resolved = {
             "model": MODEL_VERSION,
             "host": {**dict(self.host), "kernel": self.host.kernel.word},
             "ksm": dict(self.ksm),
-            "migration": {**dict(self.migration), "policy": self.migration.policy.name.lower()},
-            "workload": {**workload, "node": self.workload.node},
+            "migration": {
+                "policy": self.migration.policy.word,
+                "callers": sorted(caller.word for caller in self.migration.callers),
+                "locking": self.migration.locking.name.lower(),
+            },
+            "workload": {**workload, "node": source.node},
             "run": {
                 "full_scans": self.run.full_scans,
                 "duration_ms": self.run.duration_ms,
@@ -193,6 +202,10 @@ def _check_together(config: Config) -> None:
                 raise InputError(key=f"workload.node.{mm}", value=nid, rule=rule, hint=f"host.nodes = {host.nodes}")
     if source.scenario and source.node is not None:
         raise InputError(key="workload.node", value=source.node, rule="a scenario binds its areas itself", hint="leave it out")
+    if source.scenario and source.moves:
+        raise InputError(key="workload.moves", rule="a scenario has steps of its own, and moves among them")
+    for move in source.all_moves:
+        _check_move(config, move)
     if plan.scans_per_snapshot and not source.trace:
         rule = "is for traces only: nothing else has snapshots"
         raise InputError(key="run.scans_per_snapshot", value=plan.scans_per_snapshot, rule=rule)
@@ -203,6 +216,19 @@ def _check_together(config: Config) -> None:
         rule = f"is never reached with ksm.run = {config.ksm.run}"
         value = plan.full_scans or plan.scans_per_snapshot
         raise InputError(key=key, value=value, rule=rule, hint="run.duration ends a run too")
+
+
+def _check_move(config: Config, move: Move) -> None:
+    for name in MOMENT_KEYS:
+        when = getattr(move.parameters, name, None)
+        if isinstance(when, str) and (config.workload.generator or config.run.scans_per_snapshot):
+            why = "run.scans_per_snapshot" if config.run.scans_per_snapshot else f"what {config.workload.generator} makes"
+            rule = f"must be a number of snapshots: {why} goes by full scans, not by time"
+            raise InputError(key=f"{move.key}.{name}", value=when, rule=rule)
+    try:
+        move.mover.check(move.parameters, config.host.topology)
+    except InputError as error:
+        raise move.blame(error) from None
 
 
 def _digest(file: Path) -> str:

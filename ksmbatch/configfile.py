@@ -70,7 +70,7 @@ def read_document(path: Path, overrides: Sequence[str], known: Sequence[str], wo
         else:
             if key in sweep:
                 sweep[key] = (value,)
-            _put(tables, key, value)  # of a swept key too: `ksmbatch run` leaves the sweep out
+            _put(tables, key, value, where=SET)  # of a swept key too: `ksmbatch run` leaves the sweep out
         overridden.add(key)
     document = Document(path=path, sections=tables, sweep=sweep, overridden=frozenset(overridden))
     for key, values in sweep.items():
@@ -134,13 +134,29 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def _put(tables: dict[str, Any], key: str, value: Any) -> None:
+def _put(tables: dict[str, Any], key: str, value: Any, where: str | None = None) -> None:
     section, *names = key.split(".")
-    table = tables[section] = dict(tables.get(section, {}))
-    for name in names[:-1]:
-        inner = table.get(name)
-        table[name] = table = dict(inner) if isinstance(inner, dict) else {}
-    table[names[-1]] = value
+    try:
+        tables[section] = _changed(tables.get(section), names, value)
+    except IndexError as error:
+        raise InputError(where=where, key=key, value=value, rule="is in a list that is shorter", hint=str(error)) from None
+
+
+def _changed(table: Any, names: Sequence[str], value: Any) -> Any:
+    """`table` with `value` under `names`, one within the other; "moves[0]" is the first item of a list, if that is one."""
+    if not names:
+        return value
+    table = dict(table) if isinstance(table, dict) else {}
+    name, _, place = names[0].removesuffix("]").partition("[")
+    items = table.get(name)
+    if not isinstance(items, tuple) or not place.isdecimal():
+        table[names[0]] = _changed(table.get(names[0]), names[1:], value)
+        return table
+    k = int(place)
+    if k >= len(items):
+        raise IndexError(f"{name} has {len(items)}")
+    table[name] = (*items[:k], _changed(items[k], names[1:], value), *items[k + 1 :])
+    return table
 
 
 def _parse_override(override: str, words: frozenset[str]) -> tuple[str, Any]:

@@ -23,6 +23,14 @@ SKIP_SCAN_SKIPS: Final = 367_000
 # ksmd leaves the CPU and comes back: two voluntary switches of about 1.3 us (albertnetymk.github.io/2022/12/18/context_switch)
 PUBLISHED_SWITCH_NS: Final = 1300
 
+# move_pages() moves 3.31 to 3.55 GB/s on two sockets of Zen 3 (7.0, 7.1-rc): 1.15 to 1.24 us a page, of which copying is at
+# most 26.6 % (kernel mailing lists, 2026)
+PUBLISHED_MOVE_NS: Final = 1200
+PUBLISHED_COPY_SHARE: Final = 0.266
+
+# A write to a merged page 2.19 us, to another 1.09 us (selftest ksm_tests -C, August 2021)
+PUBLISHED_COW_NS: Final = 1100
+
 _FITTED: Final = ("checksum_ns", "search_ns", "merge_ns", "zero_merge_ns")
 
 
@@ -42,6 +50,14 @@ class Costs:
     `merge_ns`: page hashed, found in a tree and merged; fitted. Less than `search_ns`, because most are found in the stable
     tree, and the unstable tree, whose every level needs a walk of a page table, is not searched.
     `zero_merge_ns`: page of zeros hashed and mapped to the zero page; fitted.
+
+    What follows is no time of ksmd's, and the clock does not wait for it; it says what moving pages costs, by policy.
+
+    `move_ns`: a frame that moves to another node, one mapping; published, see PUBLISHED_MOVE_NS.
+    `copy_ns`: what of it goes into copying the page; published, see PUBLISHED_COPY_SHARE.
+    `remap_ns`: each further mapping, unmapped and mapped again: half of what is left of `move_ns`, an estimate.
+    `cow_ns`: a private copy of a KSM page; published, see PUBLISHED_COW_NS.
+    `tree_ns`: a stable tree searched, or changed: what `merge_ns` has over `zero_merge_ns`.
     """
 
     wakeup_ns: int = 2600
@@ -51,6 +67,11 @@ class Costs:
     search_ns: int = 6580
     merge_ns: int = 4545
     zero_merge_ns: int = 3155
+    move_ns: int = 1200
+    copy_ns: int = 319
+    remap_ns: int = 440
+    cow_ns: int = 1100
+    tree_ns: int = 1390
 
 
 def fit(document: Mapping[str, Any]) -> Costs:
@@ -66,14 +87,21 @@ def fit(document: Mapping[str, Any]) -> Costs:
     measured = np.array([scan["ksmd_cpu_ms"] * 1e6 for run in document["runs"] for scan in run["full_scans"]])
     known = np.array([row["ksm_visit_ns"] for row in rows]) * PUBLISHED_KSM_VISIT_NS
     counts = np.array([[row[name] for name in _FITTED] for row in rows], dtype=np.float64)
-    fitted = _non_negative(counts / measured[:, None], (measured - known) / measured)
+    relative = _non_negative(counts / measured[:, None], (measured - known) / measured)
+    fitted = {name: round(float(value)) for name, value in zip(_FITTED, relative, strict=True)}
+    copy_ns = round(PUBLISHED_MOVE_NS * PUBLISHED_COPY_SHARE)
     return Costs(
         wakeup_ns=2 * PUBLISHED_SWITCH_NS,
         skip_ns=round(
             (SKIP_SCAN_VISITS * 1e9 / SKIP_SCAN_VISITS_PER_S - SKIP_SCAN_VISITS * PUBLISHED_KSM_VISIT_NS) / SKIP_SCAN_SKIPS
         ),
         ksm_visit_ns=PUBLISHED_KSM_VISIT_NS,
-        **{name: round(float(value)) for name, value in zip(_FITTED, fitted, strict=True)},
+        move_ns=PUBLISHED_MOVE_NS,
+        copy_ns=copy_ns,
+        remap_ns=(PUBLISHED_MOVE_NS - copy_ns) // 2,
+        cow_ns=PUBLISHED_COW_NS,
+        tree_ns=fitted["merge_ns"] - fitted["zero_merge_ns"],
+        **fitted,
     )
 
 

@@ -23,6 +23,12 @@ class UndefinedBehaviour(KsmbatchError):
     exit_status: ClassVar[int] = 1  # nothing is wrong with the input: it ran, and this is the answer
 
 
+class OutOfMemory(KsmbatchError):
+    """The simulated host has no frame left on any node."""
+
+    exit_status: ClassVar[int] = 1  # it ran, and the answer is that this memory does not fit
+
+
 class InputError(KsmbatchError):
     """An input that breaks a rule.
 

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ksmbatch.codes import Caller
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spawn:
@@ -91,9 +93,45 @@ class Mprotect:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Migrate(_Range):
-    """Page after page: move_pages(MPOL_MF_MOVE_ALL) to `node`, the frame with all its mappings."""
+    """Page after page: move_pages(MPOL_MF_MOVE_ALL) to `node`, the frame with all its mappings; `caller` asks for it."""
 
     node: int
+    caller: Caller = Caller.MOVE_PAGES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rebind:
+    """mbind(MPOL_BIND) of a whole area to `node`: later frames come from there, and nothing moves."""
+
+    proc: str
+    area: str
+    node: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offline:
+    """Memory hotremove of `node`: everything on it moves elsewhere; if that fails the node stays."""
+
+    node: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Online:
+    """The memory of `node` is there again."""
+
+    node: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClearFrames:
+    """CMA, COMPACTION or THP (`caller`) wants `count` frames from number `first` on to be free, all on one node.
+
+    Frames are numbered through all nodes: node n has n * node_pages to (n + 1) * node_pages - 1.
+    """
+
+    first: int
+    count: int
+    caller: Caller
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +189,10 @@ Step: TypeAlias = (
     | MergeAny
     | Mprotect
     | Migrate
+    | Rebind
+    | Offline
+    | Online
+    | ClearFrames
     | Fork
     | Exit
     | Scan

@@ -3,16 +3,18 @@
 It knows neither configurations nor results; `engine` drives it through a whole run, `replay` through a scenario.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import ClassVar
 
 import numpy as np
 
-from ksmbatch import state
-from ksmbatch.codes import Kernel, Move, Run, Status
+from ksmbatch import migration, state
+from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Move, Policy, Run, Status
+from ksmbatch.errors import OutOfMemory
 from ksmbatch.events import (
+    ClearFrames,
     Discard,
     Exit,
     Fork,
@@ -23,14 +25,16 @@ from ksmbatch.events import (
     Mmap,
     Mprotect,
     Munmap,
+    Offline,
+    Online,
     Read,
+    Rebind,
     Scan,
     SetKnob,
     SetRun,
     Spawn,
 )
 from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_walk, stable_chain, stable_tree, unstable_tree
-from ksmbatch.kernels.migrate import mainline
 from ksmbatch.metrics import PAGE_BYTES, RMAP_ITEM_BYTES, Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
@@ -39,20 +43,37 @@ from ksmbatch.sysfs import parse_knob
 from ksmbatch.vmas import Vma, Vmas
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What an event came to.
 
-    `errno`: 0 or its name. `status`: of a migration, per page the node on which it is or the name of an error.
-    `undefined`: what the kernel would do that nobody can foretell; the machine is of no use from then on.
+    `errno`: 0 or its name. `codes`: of a migration, per page the node on which it is, or a `codes.Move`. `undefined`: what the
+    kernel would do that nobody can foretell; the machine is of no use from then on.
     """
 
     errno: int | str = 0
-    status: tuple[int | str, ...] | None = None
+    codes: np.ndarray | None = None
     undefined: str | None = None
+
+    @property
+    def status(self) -> tuple[int | str, ...] | None:
+        """Of a migration, per page the node on which it is or the name of an error."""
+        if self.codes is None:
+            return None
+        return tuple(code if code >= 0 else _STATUS[Move(code)] for code in self.codes.tolist())
 
 
 _DONE = Outcome()
+_STATUS = {
+    Move.ABSENT: "ENOENT",
+    Move.ZERO: "EFAULT",
+    Move.UNMAPPED: "EFAULT",
+    Move.STUCK: "stuck",
+    Move.HIDDEN: "ENOENT",
+    Move.REFUSED: "EBUSY",
+    Move.FULL: "ENOMEM",
+    Move.LEFT: "EAGAIN",
+}
 
 
 def _errno_of(covered: bool) -> Outcome:
@@ -62,8 +83,10 @@ def _errno_of(covered: bool) -> Outcome:
 class Machine:
     """A host with `program.n_nids` nodes on which the processes of `program` may live; nothing is started yet.
 
-    `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of ksmd's CPU time. `keep_pfns`:
-    number frames as the kernel does, for `table()`. `force_exact`: walk every tree, to hold the look-ups against the walks.
+    `knobs`: sysfs names -> values. `costs`: names of `Knob` such as "SKIP_NS" -> nanoseconds of CPU time. `keep_pfns`: number
+    frames as the kernel does, for `table()`, Offline and ClearFrames. `force_exact`: walk every tree, to hold the look-ups
+    against the walks. `policy`, `callers`: what becomes of KSM pages that move, and who may move them. `node_pages`: frames of
+    a node, 0: as many as needed. `distance`: of node to node, as in `topology`.
     """
 
     def __init__(
@@ -75,6 +98,10 @@ class Machine:
         costs: Mapping[str, int] | None = None,
         force_exact: bool = False,
         keep_pfns: bool = False,
+        policy: Policy = Policy.MAINLINE,
+        callers: Sequence[Caller] = CALLER_PRESETS["mainline"],
+        node_pages: int = 0,
+        distance: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.program = program
         self.kernel = kernel
@@ -86,6 +113,8 @@ class Machine:
             rank=program.contents.rank,
             checksum_class=program.contents.checksum_class,
             keep_pfns=keep_pfns,
+            node_pages=node_pages,
+            distance=distance,
         )
         self.live: dict[str, int] = {}  # process -> mm, in the order of start
         self._numbers = {layout.name: number for number, layout in enumerate(program.mms)}
@@ -104,6 +133,8 @@ class Machine:
         for name, nanoseconds in (costs or {}).items():
             self.state.knobs[Knob[name]] = nanoseconds
         self.state.knobs[Knob.KERNEL] = kernel
+        self.state.knobs[Knob.POLICY] = policy
+        self.state.knobs[Knob.CALLERS] = sum(1 << caller for caller in set(callers))
         self.state.knobs[Knob.FORCE_EXACT] = force_exact
         self.state.knobs[Knob.MERGE_ACROSS_NODES] = 1
         self.state.knobs[Knob.MAX_PAGE_SHARING] = 256
@@ -118,8 +149,10 @@ class Machine:
     # ---- events
 
     def apply(self, step: ReadyStep) -> Outcome:
-        """Lets `step` happen. The steps must be those of the program, in its order."""
-        return self._handlers[type(step)](self, step)
+        """Lets `step` happen. The steps must be those of the program, in its order. Raises OutOfMemory."""
+        outcome = self._handlers[type(step)](self, step)
+        self._look_for_memory()
+        return outcome
 
     def _spawn(self, step: Spawn) -> Outcome:
         number = self._numbers[step.proc]
@@ -214,18 +247,32 @@ class Machine:
 
     def _migrate(self, step: Migrate) -> Outcome:
         _, first, end = self._range(step)
-        codes = np.zeros(end - first, np.int64)
-        mainline.move_pages(self.state, self._links, first, end, step.node, codes)
-        mainline.recount_remote_mappings(self.state)
-        absent = "EFAULT" if self.kernel < Kernel.V6_12 else "ENOENT"
-        words = {
-            Move.ABSENT: absent,
-            Move.ZERO: "EFAULT",
-            Move.UNMAPPED: "EFAULT",
-            Move.STUCK: "stuck",
-            Move.HIDDEN: "ENOENT",
-        }
-        return Outcome(status=tuple(code if code >= 0 else words[Move(code)] for code in codes.tolist()))
+        return self.migrate(first, end, step.node, step.caller)
+
+    def migrate(self, first: int, end: int, nid: int, caller: Caller) -> Outcome:
+        """Moves the global pages [first, end) to `nid`."""
+        self.state, codes = migration.move(self.state, self._links, first, end, nid, caller)
+        if self.kernel < Kernel.V6_12:
+            codes[codes == Move.ABSENT] = Move.UNMAPPED  # the same error for both
+        return Outcome(codes=codes)
+
+    def _rebind(self, step: Rebind) -> Outcome:
+        number = self.live[step.proc]
+        first, pages = self.program.mms[number].areas[step.area]
+        self._vmas[number].rebind(first, first + pages, step.node)
+        fault.rebind_pages(self.state, first, first + pages, step.node)
+        return _DONE
+
+    def _offline(self, step: Offline) -> Outcome:
+        self.state, errno = migration.take_offline(self.state, self._links, step.node)
+        return Outcome(errno=errno)
+
+    def _online(self, step: Online) -> Outcome:
+        self.state.numa[step.node, state.OFFLINE] = 0
+        return _DONE
+
+    def _clear_frames(self, step: ClearFrames) -> Outcome:
+        return Outcome(errno=migration.clear_frames(self.state, self._links, step.first, step.count, step.caller))
 
     def _fork(self, step: Fork) -> Outcome:
         parent = self.live[step.proc]
@@ -263,10 +310,15 @@ class Machine:
         return self.scan(until_full_scans=self.counter(Counter.FULL_SCANS) + step.count)[1]
 
     def _knob(self, step: SetKnob) -> Outcome:
-        return Outcome(errno=self._set_knob(step.name, step.value))
+        return self._write_sysfs(step.name, step.value)
 
     def _run(self, step: SetRun) -> Outcome:
-        return Outcome(errno=self._set_knob("run", step.value))
+        return self._write_sysfs("run", step.value)
+
+    def _write_sysfs(self, name: str, value: int) -> Outcome:
+        errno = self._set_knob(name, value)
+        self.state.counters[Counter.KNOB_REFUSED] += bool(errno)
+        return Outcome(errno=errno)
 
     _handlers: ClassVar[dict[type, Callable[..., Outcome]]] = {
         Spawn: _spawn,
@@ -279,6 +331,10 @@ class Machine:
         MergeAny: _merge_any,
         Mprotect: _mprotect,
         Migrate: _migrate,
+        Rebind: _rebind,
+        Offline: _offline,
+        Online: _online,
+        ClearFrames: _clear_frames,
         Fork: _fork,
         Exit: _exit,
         Scan: _scan,
@@ -301,6 +357,7 @@ class Machine:
             if status != Status.GROW:
                 break
             self.state = state.grow(self.state)
+        self._look_for_memory()
         if status == Status.UNDEFINED:
             return status, Outcome(undefined=f"use after free: {self._fault_text()}")
         return status, _DONE
@@ -350,12 +407,26 @@ class Machine:
         frames = np.flatnonzero((s.frame_bytes[:, state.FRAME_FLAGS] & state.KSM != 0) & (s.frames[:, state.MAPCOUNT] > 0))
         trees = s.frame_bytes[frames, state.FRAME_NID].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
         distinct = np.unique(trees << 32 | s.frames[frames, state.FRAME_CONTENT]).size
+        present = np.flatnonzero(s.pages[:, state.FRAME] != state.NO_FRAME)
+        in_ksm = present[s.frame_bytes[s.pages[present, state.FRAME], state.FRAME_FLAGS] & state.KSM != 0]
+        items = s.page_bytes[in_ksm, state.ITEM_FLAGS] & (state.ITEM | state.STABLE)
+        mergeable = s.page_bytes[in_ksm, state.PAGE_FLAGS] & state.MERGEABLE != 0
         return {
             "unreachable_mappings": int(rmap_walk.count_unreachable(s, self._links)),
             "duplicates_left": int(frames.size - distinct),
+            "stranded_pages": int((mergeable & (items == state.ITEM)).sum()),
         }
 
     # ---- within
+
+    def _look_for_memory(self) -> None:
+        if self.state.scan[ScanState.OUT_OF_MEMORY]:
+            n_pages = int(self.state.numa[0, state.NODE_PAGES])
+            raise OutOfMemory(f"out of memory: all {len(self.state.numa)} nodes are full (host.node_pages = {n_pages})")
+
+    def pages_of(self, step: Read | Discard | Munmap | Madvise | Migrate) -> tuple[int, int]:
+        """The global pages [first, end) that `step` names."""
+        return self._range(step)[1:]
 
     def _range(self, step: Read | Discard | Munmap | Madvise | Migrate) -> tuple[int, int, int]:
         number = self.live[step.proc]

@@ -76,7 +76,7 @@ class Counter(IntEnum):
     LOCKS_WAITED = 41
     LOCK_WAIT_NS = 42
     LOCK_HOLD_NS = 43
-    KSMD_HOLD_NS = 44
+    TREE_SEARCHES = 44
     KSMD_WAIT_NS = 45
 
 
@@ -137,15 +137,20 @@ COUNTERS: tuple[Metric, ...] = (
     _row(Counter.OFFLINE_MISSED, "1", "cumulative", "ours: those of them that could not"),
     _row(Counter.KNOB_REFUSED, "1", "cumulative", "ours: writes to files of sysfs that failed, with EBUSY for instance"),
     _row(Counter.FRAMES_IN_USE, "pages", "gauge", "ours: anonymous frames in use, on all nodes"),
-    _row(Counter.PEAK_FRAMES, "pages", "cumulative", "ours: the most of them at any moment so far"),
+    _row(Counter.PEAK_FRAMES, "pages", "gauge", "ours: the most of them at any moment since the sample before"),
     _row(Counter.MOVE_CPU_NS, "ns", "cumulative", "ours: CPU time that moving pages took, by the table of costs"),
     _row(Counter.LOCKS_TAKEN, "1", "cumulative", "ours: moves that took the lock of migration.locking"),
     _row(Counter.LOCKS_WAITED, "1", "cumulative", "ours: those of them that found it taken by ksmd"),
     _row(Counter.LOCK_WAIT_NS, "ns", "cumulative", "ours: how long these waited"),
     _row(Counter.LOCK_HOLD_NS, "ns", "cumulative", "ours: how long moves held it"),
-    _row(Counter.KSMD_HOLD_NS, "ns", "cumulative", "ours: how long ksmd has held it: per batch, or per visit that walked"),
+    _row(
+        Counter.TREE_SEARCHES, "1", "cumulative", "ours: ksmd's visits that search trees, for which it would hold a tree mutex"
+    ),
     _row(Counter.KSMD_WAIT_NS, "ns", "cumulative", "ours: how long ksmd has waited for moves that held it"),
 )
+
+# what moves come to, and nothing else: CORRUPTIONS to MIGRATE_STUCK, and what callers tried
+MOVE_COUNTERS = COUNTERS[Counter.CORRUPTIONS : Counter.OFFLINE_MISSED + 1]
 
 NODE_COUNTERS: tuple[Metric, ...] = (
     _row(
@@ -201,7 +206,9 @@ DERIVED: tuple[Derived, ...] = (
 SURVEYED: tuple[Metric, ...] = (
     Metric("unreachable_mappings", "pages", "gauge", "ours: mappings of KSM frames that no rmap_item reaches"),
     Metric("duplicates_left", "pages", "gauge", "ours: KSM frames beyond one per content and stable tree"),
-    Metric("stranded_pages", "pages", "gauge", "ours: pages of KSM frames whose rmap_item is in no stable node: they never merge"),
+    Metric(
+        "stranded_pages", "pages", "gauge", "ours: pages of KSM frames whose rmap_item has no stable node: they never merge"
+    ),
 )
 
 

@@ -3,8 +3,7 @@
 Each function returns a matplotlib Figure made of what analysis.py computes; none computes results or opens a window.
 """
 
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,26 +16,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from ksmbatch import analysis
+from ksmbatch import analysis, moves_analysis, plots_moves
 from ksmbatch.analysis import Sweep
+from ksmbatch.drawing import COLOURS, GREY, add_percent, dress, headline, legend_below, palette
+from ksmbatch.layout import span
 from ksmbatch.results import label, short, show
-from ksmbatch.tables import MOMENTS_S, span
+from ksmbatch.tables import MOMENTS_S
 from ksmbatch.units import PAGES_PER_MIB
 
 PICTURE: Final = "saving.png"
-# Okabe and Ito's colours, the ones that differ in print and for the colour-blind; a longer list of values gets a scale
-_COLOURS: Final = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES: Final[tuple[Any, ...]] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P")
-_GREY: Final = "#555555"
 _PANEL_COLUMNS: Final = 3
 _PANELS: Final = 9  # a third key of more values shares one panel
-_LEGEND: Final = 12
 
 
 def save(sweep: Sweep, out: Path) -> Path:
-    """Draw the picture that suits how the runs went, over time or over full scans, into `out`; returns its path."""
-    figure = scan_rate(sweep) if analysis.by_time(sweep) else saving_over_scans(sweep)
+    """Draw the picture that suits how the runs went, over time or over full scans, or around moves, into `out`; returns its
+    path."""
+    if moves_analysis.is_about_moves(sweep):
+        figure = plots_moves.saving_around_moves(sweep)
+    else:
+        figure = scan_rate(sweep) if analysis.by_time(sweep) else saving_over_scans(sweep)
     path = out / PICTURE
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png", dpi=150)
@@ -71,14 +72,14 @@ def saving_over_time(sweep: Sweep) -> Figure:
 def saving_against_remote(sweep: Sweep) -> Figure:
     """Memory saved at the end against mappings that cross nodes, one point per setting."""
     figure, remote = _scatter(sweep, "remote_mappings", "mappings whose frame is on another node", "{x:,.0f}")
-    _title(figure, f"{_range_saved(sweep)} with {span(remote, ',.0f')} mappings across nodes", sweep)
+    headline(figure, f"{_range_saved(sweep)} with {span(remote, ',.0f')} mappings across nodes", sweep)
     return figure
 
 
 def saving_against_cpu(sweep: Sweep) -> Figure:
     """Memory saved at the end against ksmd's share of a core over the whole run, one point per setting."""
     figure, cpu = _scatter(sweep, "cpu_percent", "ksmd's share of a core, %", "{x:g}")
-    _title(figure, f"{_range_saved(sweep)} for {span(cpu, '.1f')} % of a core", sweep)
+    headline(figure, f"{_range_saved(sweep)} for {span(cpu, '.1f')} % of a core", sweep)
     return figure
 
 
@@ -96,10 +97,10 @@ def scan_rate(sweep: Sweep, times_s: Sequence[float] = MOMENTS_S) -> Figure:
     axes[0, 0].set_ylabel("memory saved, MiB")
     axes[1, 0].set_ylabel("ksmd's share of a core\nsince the start, %")
     for ax in axes.flat:
-        _dress(ax)
+        dress(ax)
         ax.set_ylim(bottom=0)
-    _legend_below(figure, _handles(_styles(sweep)))
-    _title(figure, _rate_finding(sweep), sweep)
+    legend_below(figure, _handles(_styles(sweep)))
+    headline(figure, _rate_finding(sweep), sweep)
     return figure
 
 
@@ -111,7 +112,7 @@ def _draw_time(sweep: Sweep, axes: Sequence[Axes], moments: Sequence[float]) -> 
             ax.plot(part["time_s"], part[column], **styles[run_id].line())
     for moment in moments[:-1]:
         for ax in axes:
-            ax.axvline(moment, color=_GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+            ax.axvline(moment, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
         axes[0].annotate(f"{moment:g} s", (moment, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     axes[-1].set_xlabel("simulated time, s")
     axes[-1].set_xlim(left=0)
@@ -152,7 +153,7 @@ def _styles(sweep: Sweep) -> dict[str, _Style]:
     ranks = {key: {value: rank for rank, value in enumerate(dict.fromkeys(column))} for key, column in shown.items()}
     keys = sorted(ranks, key=lambda key: (len(ranks[key]) <= len(_DASHES), key != analysis.ACROSS))
     in_panels = [key for key in keys[2:3] if len(ranks[key]) <= _PANELS]
-    colours = _colours(len(ranks[keys[0]])) if keys else [_COLOURS[1]]
+    colours = palette(len(ranks[keys[0]])) if keys else [COLOURS[1]]
     styles = {}
     for run_id in sweep.runs.index:
         rank = [ranks[key][shown[key][run_id]] for key in [*keys[:2], *in_panels]] + [0, 0, 0]
@@ -165,12 +166,6 @@ def _styles(sweep: Sweep) -> dict[str, _Style]:
             name=label({key: sweep.runs.at[run_id, key] for key in keys[:2]}),
         )
     return styles
-
-
-def _colours(count: int) -> list[Any]:
-    if count <= len(_COLOURS):
-        return list(_COLOURS[:count])
-    return list(mpl.colormaps["viridis"](np.linspace(0.0, 0.9, count)))
 
 
 def _cycle(items: Sequence[Any], count: int) -> list[Any]:
@@ -191,38 +186,16 @@ def _panels(styles: dict[str, _Style]) -> tuple[Figure, list[Axes]]:
 def _finish_panels(sweep: Sweep, figure: Figure, axes: list[Axes], styles: dict[str, _Style], x_name: str) -> None:
     names = {style.panel: style.panel_name for style in styles.values()}
     for panel, ax in enumerate(axes):
-        _dress(ax)
+        dress(ax)
         ax.set_ylim(bottom=0)
         ax.set_xlim(left=0)
         ax.set_xlabel(x_name)
-        ax.set_title(names[panel], fontsize=10, color=_GREY)
+        ax.set_title(names[panel], fontsize=10, color=GREY)
     for ax in axes[::_PANEL_COLUMNS]:
         ax.set_ylabel("memory saved, MiB")
-    _add_percent(sweep, axes[-1])
-    _legend_below(figure, _handles(styles))
-    _title(figure, _finding(sweep), sweep)
-
-
-def _add_percent(sweep: Sweep, ax: Axes) -> None:
-    """The same axis again on the right, in percent of the memory that the workload has."""
-    memory_mib = float(analysis.memory_pages(sweep).max()) / PAGES_PER_MIB
-    if memory_mib > 0:
-        scale: tuple[Callable[[Any], Any], Callable[[Any], Any]] = (
-            lambda mib: 100 * mib / memory_mib,
-            lambda share: share * memory_mib / 100,
-        )
-        ax.secondary_yaxis("right", functions=scale).set_ylabel(f"% of {memory_mib:,.0f} MiB")
-
-
-def _legend_below(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend of at most _LEGEND entries, spread over all if there are more: then colours are a scale."""
-    if len(handles) < 2:
-        return
-    entries = [handles[round(at)] for at in np.linspace(0, len(handles) - 1, min(len(handles), _LEGEND))]
-    width = max(len(str(entry.get_label())) for entry in entries)
-    fitting = range(1, 1 + max(1, min(4, int(figure.get_figwidth() * 14 // (width + 8)))))  # some 14 letters to an inch
-    columns = max(count for count in fitting if len(entries) % count == 0)
-    figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
+    add_percent(sweep, axes[-1])
+    legend_below(figure, _handles(styles))
+    headline(figure, _finding(sweep), sweep)
 
 
 def _handles(styles: dict[str, _Style]) -> list[Line2D]:
@@ -246,14 +219,14 @@ def _scatter(sweep: Sweep, column: str, x_name: str, x_form: str) -> tuple[Figur
             style.marker,
             **{"color": style.colour, "markerfacecolor": "none", "label": name} | look,
         )
-    _dress(ax)
+    dress(ax)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(StrMethodFormatter(x_form))
     ax.margins(0.08)
     ax.set_ylim(0, 1.08 * max(frame["saved_mib"].max(), 1))
     ax.set_xlabel(x_name)
     ax.set_ylabel("memory saved at the end, MiB")
-    _legend_below(figure, ax.lines)
+    legend_below(figure, ax.lines)
     return figure, frame[column]
 
 
@@ -281,22 +254,3 @@ def _rate_finding(sweep: Sweep) -> str:
         return f"95 % of the saving takes {until_s[slow]:,.0f} s"
     after = [f"{until_s[run_id]:,.0f} s with {sweep.label(run_id)}" for run_id in (slow, fast)]
     return f"95 % of the saving takes {', '.join(after)}"
-
-
-def _dress(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#dddddd", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def _title(figure: Figure, finding: str, sweep: Sweep) -> None:
-    """The finding, and below it, small, of what."""
-    host = sweep.config["host"]
-    about = f"{sweep.workload}, {host['nodes']} nodes, Linux {host['kernel']}"
-    lines = textwrap.wrap(finding, int(9.5 * figure.get_figwidth()))  # some 9.5 letters to an inch
-    point = 1 / (72 * figure.get_figheight())
-    below = 8 + 16 * len(lines)
-    figure.text(0.01, 1 - 8 * point, "\n".join(lines), fontsize=12, fontweight="bold", va="top")
-    figure.text(0.01, 1 - below * point, about, fontsize=9, color=_GREY, va="top", parse_math=False)
-    figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 1 - (below + 16) * point))

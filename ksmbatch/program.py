@@ -15,7 +15,7 @@ import numpy as np
 from ksmbatch.config import Config
 from ksmbatch.contents import ContentTable, intern
 from ksmbatch.errors import InputError
-from ksmbatch.events import Fork, Mmap, Spawn, Step, Write
+from ksmbatch.events import ClearFrames, Fork, Mmap, Offline, Spawn, Step, Write
 from ksmbatch.scenario import load_scenarios
 from ksmbatch.state import NO_MM
 from ksmbatch.workload import Workload, scenario_workload
@@ -54,8 +54,9 @@ class Program:
     """What a machine needs to know of its workload.
 
     `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms,
-    steps). `per_scan`: snapshot k happens when k full scans are over, whatever its time. `first_s`, `later_s`: seconds that
-    it took to make the first snapshot with all else, and the later ones.
+    steps). `per_scan`: snapshot k happens when k full scans are over, whatever its time. `end_ms`: as in Workload.
+    `needs_frames`: some step asks for frames by number, so that they must be numbered as the kernel does. `first_s`,
+    `later_s`: seconds that it took to make the first snapshot with all else, and the later ones.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Program:
     contents: ContentTable
     snapshots: tuple[tuple[int, tuple[ReadyStep, ...]], ...]
     per_scan: bool
+    end_ms: int | None
+    needs_frames: bool
     first_s: float
     later_s: float
 
@@ -142,6 +145,8 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
         contents=table,
         snapshots=tuple(ready_first + ready_later),
         per_scan=workload.per_scan,
+        end_ms=workload.end_ms,
+        needs_frames=any(isinstance(step, Offline | ClearFrames) for step in steps),
         first_s=end_s - start_s - later_s,
         later_s=later_s,
     )
@@ -155,17 +160,32 @@ def compile_config(config: Config) -> Program:
     try:
         return compile_workload(_workload(config))
     except InputError as error:
+        if error.where is not None:  # in the trace or scenario, which is named
+            raise
         raise config.blame(error) from None
 
 
 def _workload(config: Config) -> Workload:
+    workload = _memory(config)
+    if not config.workload.all_moves:
+        return workload
+    from ksmbatch.generators.moves import lay
+
+    plan = config.run
+    end_ms = None  # where full scans drive, nobody knows how long they take
+    if plan.scans_per_snapshot is None:
+        end_ms = workload.end_ms if plan.duration_ms is None and plan.full_scans is None else plan.duration_ms
+    return lay(workload, config.workload.all_moves, config.host.topology, full_scans=plan.full_scans, end_ms=end_ms)
+
+
+def _memory(config: Config) -> Workload:
     source, nodes = config.workload, config.host.nodes
     if source.trace is not None:
         from ksmbatch.traces import trace_workload
 
         return trace_workload(source.trace, nodes, source.node)
     if source.scenario is not None:
-        return _one_scenario(source.scenario, nodes)
+        return _one_scenario(source.scenario, config)
     from ksmbatch.generators import find_generator
 
     generator = find_generator(str(source.generator))
@@ -179,12 +199,16 @@ def _workload(config: Config) -> Workload:
     return build(source.parameters, nodes=nodes, binding=source.node, seed=config.run.seed, full_scans=full_scans)
 
 
-def _one_scenario(path: Path, nodes: int) -> Workload:
+def _one_scenario(path: Path, config: Config) -> Workload:
+    nodes, node_pages = config.host.nodes, config.host.node_pages
     scenarios = load_scenarios(path)
     if len(scenarios) != 1:
         rule = f"must hold one scenario, and holds {len(scenarios)}"
         raise InputError(where=path, rule=rule, hint="`ksmbatch replay` takes lists")
-    workload = scenario_workload(scenarios[0][0])
-    if workload.nodes > nodes:
-        raise InputError(where=path, key="nodes", value=workload.nodes, rule=f"must be at most host.nodes = {nodes}")
-    return replace(workload, nodes=nodes)
+    scenario, _ = scenarios[0]
+    if scenario.nodes > nodes:
+        raise InputError(where=path, key="nodes", value=scenario.nodes, rule=f"must be at most host.nodes = {nodes}")
+    if scenario.node_pages not in (0, node_pages):  # its frames are numbered by it
+        rule = f"must be host.node_pages, which is {node_pages}"
+        raise InputError(where=path, key="node_pages", value=scenario.node_pages, rule=rule)
+    return replace(scenario_workload(scenario), nodes=nodes)

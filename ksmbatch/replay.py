@@ -6,14 +6,14 @@ It decides which kernel runs what and where files go; the format is `recordings`
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ksmbatch.codes import Kernel, Policy
+from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Policy
 from ksmbatch.conformance import observations
 from ksmbatch.contents import Checksum
 from ksmbatch.documents import Json
-from ksmbatch.errors import InputError
+from ksmbatch.errors import InputError, OutOfMemory
 from ksmbatch.events import FullScan, Scan
 from ksmbatch.machine import Machine, Outcome
-from ksmbatch.metrics import Counter, derive
+from ksmbatch.metrics import MOVE_COUNTERS, Counter, derive
 from ksmbatch.pagetables import Area, TableTracker
 from ksmbatch.program import compile_workload
 from ksmbatch.recordings import (
@@ -33,7 +33,8 @@ from ksmbatch.workload import scenario_workload
 class Session:
     """A scenario on the simulated `kernel`, step by step, observed as the recorder observes the real one.
 
-    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. `force_exact`: see Machine.
+    Without `tables` they are left empty. `checksum` makes contents collide, see `contents.intern`. `force_exact`, `policy` and
+    `callers`: see Machine.
     """
 
     def __init__(
@@ -44,11 +45,22 @@ class Session:
         tables: bool = True,
         force_exact: bool = False,
         checksum: Checksum | None = None,
+        policy: Policy = Policy.MAINLINE,
+        callers: Sequence[Caller] = CALLER_PRESETS["mainline"],
     ) -> None:
         self.scenario = scenario
         self.kernel = kernel
         program = compile_workload(scenario_workload(scenario), checksum)
-        self.machine = Machine(program, kernel, scenario.knobs, force_exact=force_exact, keep_pfns=True)
+        self.machine = Machine(
+            program,
+            kernel,
+            scenario.knobs,
+            force_exact=force_exact,
+            keep_pfns=True,
+            policy=policy,
+            callers=callers,
+            node_pages=scenario.node_pages,
+        )
         self._tracker = TableTracker() if tables else None
         self.initial = self._observe(None, None, None)
 
@@ -57,12 +69,19 @@ class Session:
         _, steps = self.machine.program.snapshots[0]
         for step in steps:
             wakeups = self.machine.counter(Counter.WAKEUPS)
-            outcome: Outcome = self.machine.apply(step)
+            try:
+                outcome: Outcome = self.machine.apply(step)
+            except OutOfMemory as error:
+                outcome = Outcome(undefined=str(error))
             if outcome.undefined:
                 yield {"undefined": outcome.undefined}
                 return
             batches = self.machine.counter(Counter.WAKEUPS) - wakeups if isinstance(step, Scan | FullScan) else None
             yield self._observe(outcome.errno, outcome.status, batches)
+
+    def counted(self) -> dict[str, int]:
+        """What moves came to so far: the counters that no kernel has, by name."""
+        return {metric.name: self.machine.counter(Counter[metric.name.upper()]) for metric in MOVE_COUNTERS}
 
     def _observe(self, errno: int | str | None, status: Sequence[int | str] | None, batches: int | None) -> Json:
         machine = self.machine
@@ -86,11 +105,17 @@ def record(
     tables: bool = True,
     force_exact: bool = False,
     checksum: Checksum | None = None,
+    policy: Policy = Policy.MAINLINE,
 ) -> Json:
-    """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format; see Session."""
-    session = Session(scenario, kernel, tables=tables, force_exact=force_exact, checksum=checksum)
-    steps = list(session.steps())
-    return make_recording(kernel, scenario, knob_errno=session.machine.knob_errno, initial=session.initial, steps=steps)
+    """The recording that the simulated `kernel` makes of `scenario`, in the oracle's format; see Session.
+
+    Under a policy that no kernel has it says so in `policy`, and after every step what moves came to, in `counted`.
+    """
+    session = Session(scenario, kernel, tables=tables, force_exact=force_exact, checksum=checksum, policy=policy)
+    extra: Json = {} if policy == Policy.MAINLINE else {"policy": policy.word}
+    steps = [{**seen, "counted": session.counted()} if extra else seen for seen in session.steps()]
+    recording = make_recording(kernel, scenario, knob_errno=session.machine.knob_errno, initial=session.initial, steps=steps)
+    return recording | extra
 
 
 def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Path, tables: bool) -> int:
@@ -99,7 +124,7 @@ def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Pa
     `kernel`: whose ksmd; None: a recording's own, 6.12 for a bare scenario. Returns 1 if a scenario leads the kernel into
     freed memory. Raises InputError.
     """
-    _policy(policy)
+    its_policy = _policy(policy)
     chosen = None if kernel is None else _kernel(kernel)
     jobs = [
         (scenario, chosen or (Kernel.V6_12 if release is None else kernel_of(release, str(path))))
@@ -113,7 +138,7 @@ def replay_paths(paths: Sequence[Path], kernel: str | None, policy: str, out: Pa
     out.mkdir(parents=True, exist_ok=True)
     status = 0
     for scenario, its_kernel in jobs:
-        document = record(scenario, its_kernel, tables=tables)
+        document = record(scenario, its_kernel, tables=tables, policy=its_policy)
         if any("undefined" in seen for seen in observations(document)):
             status = 1
         _write(out / f"{scenario.name}.json", recording_text(document))
@@ -163,7 +188,7 @@ def _kernel(word: str) -> Kernel:
 
 
 def _policy(word: str) -> Policy:
-    known = [policy.name.lower() for policy in Policy]
+    known = [policy.word for policy in Policy]
     if word not in known:
         raise InputError(where="--policy", value=word, rule=f"must be one of {', '.join(known)}")
     return Policy[word.upper()]

@@ -24,7 +24,7 @@ from ksmbatch import provenance
 from ksmbatch.errors import InputError, KsmbatchError
 from ksmbatch.metrics import COUNTERS, DERIVED, NODE_COUNTERS, SURVEYED, Metric
 
-SCHEMA_VERSION: Final = 1  # of docs/formats.md; a change that readers would notice raises it
+SCHEMA_VERSION: Final = 2  # of docs/formats.md; a change that readers would notice raises it
 
 RUNS: Final = "runs.parquet"
 SAMPLES: Final = "samples"
@@ -228,6 +228,9 @@ def read(out: Path) -> Tables:
     document = _read_provenance(path)
     if document is None:
         raise InputError(where=path, rule="is not a results file of ksmbatch")
+    if document.get("schema") != SCHEMA_VERSION:
+        rule = f"is of another schema: must be {SCHEMA_VERSION}, which docs/formats.md describes"
+        raise InputError(where=path, value=document.get("schema"), rule=rule, hint="the same sweep run again replaces it")
     runs = _read_table(path)
     run_ids = runs["run_id"].to_pylist()
     measured = {"run_id", *(metric.name for metric in RUN_COLUMNS)}
@@ -241,12 +244,12 @@ def read(out: Path) -> Tables:
 
 
 def short(key: str) -> str:
-    """A swept key without its section.
+    """A swept key without its section, and without the tables it stands in if they are not one of several.
 
-    >>> short("ksm.smart_scan")
-    'smart_scan'
+    >>> short("ksm.smart_scan"), short("workload.node.web"), short("workload.moves[0].at")
+    ('smart_scan', 'web', 'moves[0].at')
     """
-    return key.rpartition(".")[2]
+    return key.partition(".")[2] if "[" in key else key.rpartition(".")[2]
 
 
 def show(value: Any) -> str:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 
-from ksmbatch.codes import Kernel, Policy
+from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Locking, Policy
 from ksmbatch.errors import InputError
 from ksmbatch.faults import bounds, breach
+from ksmbatch.generators import MOVERS, Move, find_generator, find_mover
 from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, Binding, Matrix, Topology, default_distance
 from ksmbatch.units import parse_ms
 
@@ -30,19 +31,27 @@ def _kernel(word: object) -> Kernel:
 
 
 def _policy(word: object) -> Policy:
-    words = [policy.name.lower() for policy in Policy]
+    words = [policy.word for policy in Policy]
     if not isinstance(word, str) or word not in words:
         raise breach(f"must be one of {', '.join(words)}", "see `ksmbatch list policies`")
     return Policy[word.upper()]
 
 
-def _only(word: str) -> PlainValidator:
-    def check(value: object) -> str:
-        if value != word:
-            raise breach(f'must be "{word}"', "nothing else exists yet")
-        return word
+def _callers(value: object) -> tuple[Caller, ...]:
+    if isinstance(value, str) and value in CALLER_PRESETS:
+        return CALLER_PRESETS[value]
+    words = {caller.word: caller for caller in Caller}
+    if not isinstance(value, tuple) or not all(isinstance(word, str) and word in words for word in value):
+        presets = ", ".join(f'"{name}"' for name in CALLER_PRESETS)
+        raise breach(f"must be {presets}, or a list", f"of {', '.join(words)}")
+    return tuple(sorted({words[word] for word in value}))
 
-    return PlainValidator(check)
+
+def _locking(word: object) -> Locking:
+    words = {locking.name.lower(): locking for locking in Locking}
+    if not isinstance(word, str) or word not in words:
+        raise breach(f"must be one of {', '.join(words)}")
+    return words[word]
 
 
 def _file(value: object, info: ValidationInfo) -> Path:
@@ -65,6 +74,21 @@ def _binding(value: object) -> Binding:
     if value != ROUND_ROBIN:
         raise breach(f'must be a node number per mm, or "{ROUND_ROBIN}"', "such as { web = 0, db = 1 }")
     return ROUND_ROBIN
+
+
+def _moves(value: object) -> tuple[Move, ...]:
+    # a mover names its own keys in errors; those are InputErrors already, which pydantic lets through
+    if not isinstance(value, tuple) or not all(isinstance(table, dict) for table in value):
+        raise breach("must be tables, each under [[workload.moves]]")
+    moves = []
+    for k, table in enumerate(value):
+        key = f"workload.moves[{k}]"
+        if "kind" not in table:
+            raise InputError(key=f"{key}.kind", rule="is missing", hint=f"there are {', '.join(MOVERS)}")
+        mover = find_mover(table["kind"], f"{key}.kind")
+        given = {name: value for name, value in table.items() if name != "kind"}
+        moves.append(Move(mover, mover.read(given, key), key))
+    return tuple(moves)
 
 
 def _scans(value: object) -> int | tuple[int, ...]:
@@ -153,10 +177,10 @@ class Migration(Section):
 
     policy: Annotated[Policy, PlainValidator(_policy)] = Policy.MAINLINE
     """what becomes of the stable node of a KSM page that moves"""
-    callers: Annotated[str, _only("mainline")] = "mainline"
-    """who may move KSM pages"""
-    locking: Annotated[str, _only("none")] = "none"
-    """which locks delay a move"""
+    callers: Annotated[tuple[Caller, ...], PlainValidator(_callers)] = CALLER_PRESETS["mainline"]
+    """who may move KSM pages: "2.6.33" (only hotremove), "mainline" (all but numa_balancing), "all", or a list of callers"""
+    locking: Annotated[Locking, PlainValidator(_locking)] = Locking.NONE
+    """the lock for which a move waits that changes stable trees: none, ksm_thread_mutex or tree_mutex"""
 
 
 class Source(Section):
@@ -170,6 +194,8 @@ class Source(Section):
     """the name of a generator: `ksmbatch list workloads`"""
     node: Annotated[Binding, PlainValidator(_binding)] = None
     """the node of each mm's memory, or "round_robin"; what is left out is on node 0"""
+    moves: Annotated[tuple[Move, ...], PlainValidator(_moves)] = ()
+    """tables of what moves memory and when, laid over a trace or generator: `kind`, and that mover's own keys"""
     parameters: Any = None
     """the generator's own parameters, a frozen dataclass"""
 
@@ -177,6 +203,12 @@ class Source(Section):
     def file(self) -> Path | None:
         """The trace or scenario; None for a generator."""
         return self.trace or self.scenario
+
+    @property
+    def all_moves(self) -> tuple[Move, ...]:
+        """The generator's own mover, and then `moves`."""
+        mover = find_generator(self.generator).mover if self.generator else None
+        return ((Move(mover, self.parameters.move, "workload.move"),) if mover else ()) + self.moves
 
     @property
     def label(self) -> str:

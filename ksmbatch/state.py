@@ -3,6 +3,7 @@
 Nothing here changes state; the kernels do. No Python object exists per page.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ ANON = 4  # the VMA has an anon_vma, i.e. was written once
 ZERO = 8  # the pte maps the kernel's zero page
 ZERO_BY_KSM = 16  # ... and ksmd put it there
 PROT_NONE = 32  # the VMA allows no access
+SEEN = 64  # found by the rmap walk that is under way
 
 # ITEM_FLAGS: the rmap_item of a page
 ITEM = 1  # there is an rmap_item
@@ -32,7 +34,9 @@ PARITY = 8  # ... in a scan with odd seqnr (an item is passed in every scan, so 
 LINKED = 16  # it hangs in an unstable tree that the kernel forgot to reset
 FREED = 32  # ... and the rmap_item that hung there was freed: walking over it is a use after free
 
-KSM = 1  # FRAME_FLAGS: PageKsm
+# FRAME_FLAGS
+KSM = 1  # PageKsm
+DANGLING = 2  # ... whose page->mapping names a stable node that policy v4 has freed
 
 # columns of pages
 FRAME, CHECKSUM, HEAD = range(3)
@@ -44,15 +48,23 @@ FRAME_CONTENT, MAPCOUNT, FRAME_NODE, PFN = range(4)
 FRAME_FLAGS, FRAME_NID = range(2)
 # columns of pfns; PFNS_BEFORE + pfn: the pfn freed before `pfn`
 FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
+# columns of numa; NEAREST + k: the k-th nearest of the other nodes
+NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 # rows of trees
-STABLE_ROOT, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(6)
+STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
 
-# columns of nodes (stable nodes) and, for the first four, of unstable_links
-LEFT, RIGHT, PARENT, BLACK = 0, 1, 2, 3
-RANK, CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(4, 14)
+# columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
+# to look at what hangs there, which is a chain or stale
+LEFT, RIGHT, PARENT, BLACK, KEY, LOOK = range(6)
+# columns of nodes (stable nodes)
+CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
-SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(14, 18)
-NODE_COLUMNS = 18
+SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(9, 13)
+NODE_COLUMNS = 13
+# the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
+# moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call
+# that was; in which call the rmap walk has missed a mapping
+LAST_NID, HOME, HOME_CALL, STUCK_CALL = FOUND, FOUND, SETTLED, STALE_DUPS
 
 # nodes[:, SETTLED]
 UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = (
@@ -107,6 +119,13 @@ class Knob(IntEnum):
     SEARCH_NS = 14
     MERGE_NS = 15
     ZERO_MERGE_NS = 16
+    POLICY = 17  # ours: codes.Policy
+    CALLERS = 18  # ours: who may move KSM pages, a mask of 1 << codes.Caller
+    MOVE_NS = 19
+    COPY_NS = 20
+    REMAP_NS = 21
+    COW_NS = 22
+    TREE_NS = 23
 
 
 class Scan(IntEnum):
@@ -129,7 +148,10 @@ class Scan(IntEnum):
     LOG_END = 14
     FAULT_PAGE = 15  # page whose freed rmap_item a walk met
     EXACT = 16  # this visit walked a tree
-    VISIT = 17  # what the present visit turned out to be: the knob that says what it costs
+    VISIT = 17  # what the present visit turned out to be, or that a page was skipped, or ksmd woke: the knob with its cost
+    OUT_OF_MEMORY = 18  # a frame was taken from a node that had none left
+    REMOTE_UNKNOWN = 19  # frames moved whose mappings nobody looked for: REMOTE_MAPPINGS must be recounted
+    MOVE_CALL = 20  # number of the present or last call that moves pages
 
 
 class State(NamedTuple):
@@ -150,23 +172,31 @@ class State(NamedTuple):
     FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are
     spare."""
     frame_bytes: np.ndarray
-    """uint8[n_frames, 2]. FRAME_FLAGS: KSM. FRAME_NID: NUMA node."""
+    """uint8[n_frames, 2]. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
     pfns: np.ndarray
-    """int32[n_nids, n_pages + 4] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is the
-    first taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept for recordings
-    only, where the return of a pfn within a step shows."""
+    """int32[n_nids, pfns + 3] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is first
+    taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept where they show: in
+    recordings, where one may return within a step, and where somebody wants certain frames."""
+    numa: np.ndarray
+    """int32[n_nids, 2 + n_nids]. NODE_PAGES: frames of the node; 0: as many as needed. OFFLINE: 1: none to be had. NEAREST."""
     members: np.ndarray
     """int32[n_members, 4]: the hlists of stable nodes."""
     nodes: np.ndarray
-    """int32[n_nodes, 18]: stable nodes, which are chains, dups in chains, or plain."""
+    """int32[n_nodes, 13]: stable nodes, which are chains, dups in chains, or plain."""
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[6, n_nids], per node. STABLE_ROOT. STABLE_HOT: nodes of the stable tree that a walk would change (stale ones,
-    unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1. UNSTABLE_EXACT: 1: the unstable tree's shape is built and
-    followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items."""
+    """int32[7, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
+    stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
+    UNSTABLE_EXACT: 1: the unstable tree's shape is built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the
+    tree; 2: and freed all its rmap_items."""
     stable_at: np.ndarray
-    """int32[n_nids, n_dup]: the stable tree's node of a content."""
+    """int32[n_nids, n_dup]: the stable tree's node of a content, a plain one or a chain."""
+    stable_links: np.ndarray
+    """int32[n_nids, n_dup + 1, 8]: the stable trees' shape, by content + 1, as it was before what stable_log says, with all
+    that a walk needs at every step: half a cache line of the CPU."""
+    stable_log: np.ndarray
+    """int32[n_nids, 2 * n_dup + 2]: insertions (content + 1) and erasures (-content - 1) that the shape still lacks."""
     unstable_at: np.ndarray
     """int32[n_nids, n_dup]: page + 1 put last into the unstable tree with that content; holds if its rmap_item says so."""
     unstable_links: np.ndarray
@@ -213,8 +243,10 @@ def allocate(
     keep_pfns: bool = False,
     n_nodes: int = 1024,
     n_members: int = 4096,
+    node_pages: int = 0,
+    distance: Sequence[Sequence[int]] | None = None,
 ) -> State:
-    """A machine with no mm, no page mapped and all knobs 0.
+    """A machine with no mm, no page mapped and all knobs 0. `distance`: of node to node; None: to all others the same.
 
     Large arrays are zeroed by the operating system, so that what is never used costs address space but no memory.
     """
@@ -230,6 +262,11 @@ def allocate(
     scan[Scan.NEXT_FRAME] = n_pages
     mms = zeros(np.int64, n_mms, MM_COLUMNS)
     mms[:, [SLOT_NEXT, SLOT_PREV, PARENT_MM]] = NO_MM
+    numa = zeros(np.int32, n_nids, NEAREST + n_nids)
+    numa[:, NODE_PAGES] = node_pages
+    for nid in range(n_nids):
+        others = [other for other in range(n_nids) if other != nid]
+        numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
     pages = zeros(np.int32, n_pages, 3)
     pages[:, FRAME] = NO_FRAME
     return State(
@@ -237,12 +274,15 @@ def allocate(
         page_bytes=zeros(np.uint8, n_pages, 6),
         frames=zeros(np.int32, n_frames, 4),
         frame_bytes=zeros(np.uint8, n_frames, 2),
-        pfns=np.zeros((n_nids, n_pages + 4 if keep_pfns else 0), np.int32),
+        pfns=np.zeros((n_nids, max(n_pages, node_pages) + 4 if keep_pfns else 0), np.int32),
+        numa=numa,
         members=zeros(np.int32, n_members, 4),
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
-        trees=zeros(np.int32, 6, n_nids),
+        trees=zeros(np.int32, 7, n_nids),
         stable_at=zeros(np.int32, n_nids, n_dup),
+        stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
+        stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
         unstable_at=zeros(np.int32, n_nids, n_dup),
         unstable_links=zeros(np.int32, n_pages + 1, 4),
         unstable_log=zeros(np.int32, 2 * n_pages + 2),

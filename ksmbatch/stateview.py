@@ -49,9 +49,34 @@ class StateView:
         return frames
 
     @cached_property
+    def shapes(self) -> list[list[int]]:
+        """Per node: the contents in its stable tree's shape, in order, before what is logged happens to it."""
+        roots = self.state.trees[state.STABLE_ROOT].tolist()
+        links = self.state.stable_links.tolist()
+        return [[row - 1 for row in in_order(links[nid], root)] for nid, root in enumerate(roots)]
+
+    @cached_property
+    def stable_logs(self) -> list[list[int]]:
+        """Per node: what its stable tree's shape still lacks, insertions (content + 1) and erasures (-content - 1)."""
+        ends = self.state.trees[state.STABLE_LOGGED].tolist()
+        return [self.state.stable_log[nid, :end].tolist() for nid, end in enumerate(ends)]
+
+    @cached_property
+    def stable_contents(self) -> list[list[int]]:
+        """Per node: the contents in its stable tree, in order."""
+        rank = self.state.rank
+        found = []
+        for shape, log in zip(self.shapes, self.stable_logs, strict=True):
+            held = set(shape)
+            for entry in log:
+                held ^= {abs(entry) - 1}
+            found.append(sorted(held, key=lambda content: int(rank[content])))
+        return found
+
+    @cached_property
     def trees(self) -> list[list[int]]:
         """Per node: what hangs in its stable tree, in order."""
-        return [in_order(self.nodes, int(root)) for root in self.state.trees[state.STABLE_ROOT]]
+        return [self.state.stable_at[nid, held].tolist() for nid, held in enumerate(self.stable_contents)]
 
     @cached_property
     def chains(self) -> dict[int, list[int]]:

@@ -149,7 +149,9 @@ class Programs:
     @staticmethod
     def _key(config: Config) -> str:
         resolved = config.resolved()
-        return json.dumps([resolved["workload"], resolved["host"]["nodes"], resolved["run"]["seed"]], sort_keys=True)
+        host, run = resolved["host"], resolved["run"]
+        made_for = [host["nodes"], host["node_pages"], run["seed"], run["full_scans"] if config.workload.generator else None]
+        return json.dumps([resolved["workload"], *made_for], sort_keys=True)
 
 
 class _Cancelled(Exception):

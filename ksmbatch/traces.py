@@ -97,7 +97,9 @@ def trace_workload(path: str | Path, nodes: int, binding: Binding) -> Workload:
     for time_ms, writes in _writes(trace):
         snapshots.append(Snapshot(time_ms=time_ms, steps=(*start, *writes)))
         start = []
-    return Workload(name=trace.path.stem, nodes=nodes, snapshots=tuple(snapshots))
+    # the last snapshot lasts as long as the one before
+    end_ms = 2 * snapshots[-1].time_ms - snapshots[-2].time_ms if len(snapshots) > 1 else None
+    return Workload(name=trace.path.stem, nodes=nodes, snapshots=tuple(snapshots), end_ms=end_ms)
 
 
 def _writes(trace: Trace) -> Iterator[tuple[int, list[Write]]]:

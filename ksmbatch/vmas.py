@@ -123,6 +123,11 @@ class Vmas:
                 copies._vmas.append(_forked(vma, offset, next(self._numbers)))
         return copies
 
+    def rebind(self, start: int, end: int, nid: int) -> None:
+        """mbind() of a whole area, so that no VMA is split and no two become alike that were not before."""
+        for vma in self.overlapping(start, end):
+            vma.nid = nid
+
     def unmap(self, start: int, end: int) -> None:
         """munmap() of what is mapped of [start, end)."""
         for vma in self.overlapping(start, end):

@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Unit tests call kernels that only kernels call otherwise. That is settled when the first one is compiled, here; the command
+# line, which tests start as users do, is left with what users have.
+os.environ["KSMBATCH_WRAP_ALL"] = "1"
+from ksmbatch import accel
+
+assert accel.CACHED is not None
+del os.environ["KSMBATCH_WRAP_ALL"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # In the normal run the examples are the same every time: a failure that only a lucky day finds is the nightly run's.

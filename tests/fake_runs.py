@@ -56,9 +56,11 @@ def fake_run(
     cpu_ns: ArrayLike,
     remote: int,
     progress: Callable[[float], None] = lambda fraction: None,
+    counters: Mapping[str, ArrayLike] | None = None,
+    surveyed: Mapping[str, int] | None = None,
 ) -> FakeRun:
     """Tables of a run on two nodes that saves `saved` pages at `time_ms`; node 1 has a quarter of the saving, and each node
-    half of the `remote` mappings."""
+    half of the `remote` mappings. `counters`: further ones at `time_ms`; `surveyed`: what was found at the end."""
     start_s = time.perf_counter()
     zeros = np.zeros(np.shape(time_ms), np.int64)
     samples = {metric.name: zeros for metric in SAMPLED} | {
@@ -70,6 +72,7 @@ def fake_run(
         "ksmd_cpu_ns": np.asarray(cpu_ns, np.int64),
         "page_visits": np.asarray(full_scans, np.int64) * N_PAGES,
     }
+    samples |= {name: np.asarray(values, np.int64) for name, values in (counters or {}).items()}
     part = np.stack([samples["saved_pages"] - samples["saved_pages"] // 4, samples["saved_pages"] // 4], axis=1).ravel()
     nodes = {metric.name: np.zeros(len(part), np.int64) for metric in NODE_COUNTERS} | {
         "time_ms": np.repeat(samples["time_ms"], 2),
@@ -83,16 +86,25 @@ def fake_run(
     last = {name: int(values[-1]) for name, values in samples.items() if name != "time_ms"} | {
         metric.name: 0 for metric in SURVEYED
     }
+    last |= surveyed or {}
     wall_s = time.perf_counter() - start_s
     figures = {"setup_s": 0.0, "wall_s": wall_s, "compile_s": 0.0, "process_s": wall_s, "peak_rss_bytes": 1}
     return FakeRun(samples=samples, nodes=nodes, last=last, figures=figures)
 
 
-def write_sweep(out: Path, runs: Sequence[tuple[Mapping[str, object], FakeRun]], duration_ms: int | None = None) -> None:
-    """A results directory with these runs, as (swept values, tables); `duration_ms` makes it one that goes by time."""
+def write_sweep(
+    out: Path,
+    runs: Sequence[tuple[Mapping[str, object], FakeRun]],
+    duration_ms: int | None = None,
+    workload: Mapping[str, object] | None = None,
+) -> None:
+    """A results directory with these runs, as (swept values, tables); `duration_ms` makes it one that goes by time.
+    `workload`: that section of the config."""
     config = {
         "host": {"nodes": 2, "kernel": "6.12"},
         "run": {"duration_ms": duration_ms, "full_scans": None, "scans_per_snapshot": 2},
+        "migration": {"policy": "mainline"},
+        "workload": dict(workload or {}),
     }
     origin = {"config": config, "seed": 1, "source": {"config": "fake.toml", "workload": "fake"}}
     grid = [GridRun(run_id=f"{rank:016x}", swept=swept, origin=origin) for rank, (swept, _) in enumerate(runs)]

@@ -3,7 +3,7 @@
 It expects nothing; what must be seen is the tests' to say.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 
-from ksmbatch.codes import Kernel
+from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Policy
 from ksmbatch.contents import Checksum
 from ksmbatch.machine import Machine, Outcome
 from ksmbatch.metrics import derive
@@ -58,9 +58,14 @@ def filled(contents: list[int], node: int = 0, proc: str = "a") -> list[Step]:
     return [spawn(proc), mmap("m", len(contents), node=node, proc=proc), write("m", *contents, proc=proc)]
 
 
-def scenario(*steps: Step, nodes: int = 2, name: str = "test", **knobs: int) -> Step:
+def migrate(area: str, node: int, first: int = 0, count: int = 1, proc: str = "a", **caller: str) -> Step:
+    return {"op": "migrate", "proc": proc, "area": area, "first": first, "count": count, "node": node, **caller}
+
+
+def scenario(*steps: Step, nodes: int = 2, node_pages: int = 0, name: str = "test", **knobs: int) -> Step:
     """The steps as a scenario's JSON."""
-    return {"name": name, "nodes": nodes, "knobs": knobs, "steps": list(steps)}
+    limit = {"node_pages": node_pages} if node_pages else {}
+    return {"name": name, "nodes": nodes, **limit, "knobs": knobs, "steps": list(steps)}
 
 
 def of_arrays(checksum: Callable[[int], int] | None) -> Checksum | None:
@@ -69,7 +74,10 @@ def of_arrays(checksum: Callable[[int], int] | None) -> Checksum | None:
 
 
 class Player:
-    """A machine and the steps that are to happen on it. `checksum`: content -> checksum; None: all differ."""
+    """A machine and the steps that are to happen on it.
+
+    `checksum`: content -> checksum; None: all differ. `policy`, `callers`: see Machine.
+    """
 
     def __init__(
         self,
@@ -78,11 +86,22 @@ class Player:
         *,
         force_exact: bool = False,
         checksum: Callable[[int], int] | None = None,
+        policy: Policy = Policy.MAINLINE,
+        callers: Sequence[Caller] = CALLER_PRESETS["mainline"],
     ) -> None:
         parsed = document if isinstance(document, Scenario) else parse_scenario(document, "test")
         program = compile_workload(scenario_workload(parsed), of_arrays(checksum))
         kernel = Kernel.parse(kernel) if isinstance(kernel, str) else kernel
-        self.machine = Machine(program, kernel, parsed.knobs, force_exact=force_exact, keep_pfns=True)
+        self.machine = Machine(
+            program,
+            kernel,
+            parsed.knobs,
+            force_exact=force_exact,
+            keep_pfns=True,
+            policy=policy,
+            callers=callers,
+            node_pages=parsed.node_pages,
+        )
         self._steps = program.snapshots[0][1]
 
     def outcomes(self) -> Iterator[Outcome]:

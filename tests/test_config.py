@@ -15,6 +15,17 @@ GOOD = {
     "sweep": "",
 }
 MIX = 'generator = "mix"\nmms = 2\npages_per_mm = 100'
+TRACE = 'trace = "trace.parquet"'
+DANCE = 'kind = "dance"\nmerge_across_nodes = 0\nat = '
+COMPACTION = 'kind = "compaction"\nnode = 0\nat = 1'
+HOTREMOVE = 'kind = "hotremove"\nnode = 2\nat = 1'
+REBALANCE = 'kind = "rebalance"\nmm = "web"\nnode = 1\nat = '
+
+
+def moves(*tables: str, memory: str = TRACE) -> str:
+    """[workload] with `tables` of moves."""
+    return "\n[[workload.moves]]\n".join([memory, *tables])
+
 
 # (sections that differ from GOOD, the line after "c.toml: ")
 BAD = [
@@ -29,10 +40,12 @@ BAD = [
     ({"host": 'kernel = "5.15"'}, 'host.kernel = "5.15": must be one of 6.1, 6.12, 7.2'),
     ({"migration": 'policy = "v9"'}, 'migration.policy = "v9": must be one of mainline'),
     (
-        {"migration": 'callers = ["compaction"]'},
-        'migration.callers = ["compaction"]: must be "mainline" (nothing else exists yet)',
+        {"migration": 'callers = "linux"'},
+        'migration.callers = "linux": must be "2.6.33", "mainline", "all", or a list (of hotremove, compaction, cma, thp, ',
     ),
-    ({"migration": 'locking = "pte"'}, 'migration.locking = "pte": must be "none" (nothing else exists yet)'),
+    ({"migration": 'callers = ["thp", "numad"]'}, 'migration.callers = ["thp", "numad"]: must be "2.6.33", "mainline", "all"'),
+    ({"migration": "callers = [[1]]"}, "migration.callers = [[1]]: must be "),
+    ({"migration": 'locking = "pte"'}, 'migration.locking = "pte": must be one of none, ksm_thread_mutex, tree_mutex'),
     # wrong types
     ({"ksm": 'pages_to_scan = "many"'}, 'ksm.pages_to_scan = "many": must be a whole number (kernel default 100)'),
     ({"ksm": "pages_to_scan = 1.0"}, "ksm.pages_to_scan = 1.0: must be a whole number (kernel default 100)"),
@@ -97,6 +110,56 @@ BAD = [
     ),
     ({"host": 'kernel = "6.1"', "ksm": "smart_scan = 0"}, "ksm.smart_scan = 0: kernel 6.1 has no such knob (leave it out)"),
     ({"ksm": "run = 0"}, "run.full_scans = 2: is never reached with ksm.run = 0 (run.duration ends a run too)"),
+    # moves
+    ({"workload": f"{TRACE}\nmoves = 3"}, "workload.moves = 3: must be tables, each under [[workload.moves]]"),
+    ({"workload": f"{TRACE}\nmoves = [3]"}, "workload.moves = [3]: must be tables, each under [[workload.moves]]"),
+    ({"workload": f"{TRACE}\n[workload.moves]\nat = 1"}, 'workload.moves = {"at": 1}: must be tables, each under'),
+    ({"workload": moves("at = 1")}, "workload.moves[0].kind: is missing (there are compaction, dance, hotremove, rebalance)"),
+    ({"workload": moves('kind = "rebelance"')}, 'workload.moves[0].kind = "rebelance": unknown mover (nearest: rebalance)'),
+    ({"workload": moves('kind = "rebalance"')}, "workload.moves[0].mm: is missing: rebalance needs it"),
+    ({"workload": moves(f"{REBALANCE}1\nslice = 2")}, "workload.moves[0].slice = 2: unknown key (nearest: slices)"),
+    (
+        {"workload": moves(f"{DANCE}1", f'{DANCE}"later"')},
+        'workload.moves[1].at = "later": must be a number of snapshots, 0 to 1048576, or a time, such as "48s"',
+    ),
+    ({"workload": moves(f"{DANCE}-1")}, "workload.moves[0].at = -1: must be a number of snapshots, 0 to "),
+    ({"workload": moves(f"{REBALANCE}1\nevery = 0")}, "workload.moves[0].every = 0: must be a number of snapshots, 1 "),
+    ({"host": "nodes = 3", "workload": moves(f"{REBALANCE}1", "kind = 1")}, "workload.moves[1].kind = 1: unknown mover (there"),
+    ({"workload": moves(HOTREMOVE)}, "workload.moves[0].node = 2: must be 0 to 1 (host.nodes = 2)"),
+    ({"host": "", "workload": moves(f"{REBALANCE}1")}, "workload.moves[0].node = 1: must be another node, and there is none"),
+    (
+        {"workload": moves(f'{REBALANCE}1\ncaller = "libvirt"')},
+        'workload.moves[0].caller = "libvirt": must be one of hotremove, compaction, cma, thp, numa_balancing, move_pages',
+    ),
+    (
+        {"workload": moves(f'{COMPACTION}\ncaller = "move_pages"')},
+        'workload.moves[0].caller = "move_pages": must be one of compaction, thp, cma',
+    ),
+    (
+        {"workload": moves(COMPACTION)},
+        "workload.moves[0].node = 0: clears frames by their numbers, which needs host.node_pages > 0",
+    ),
+    (
+        {"workload": moves(f"{DANCE}1", memory='scenario = "trace.parquet"')},
+        "workload.moves: a scenario has steps of its own, and moves among them",
+    ),
+    (
+        {"workload": moves(f'{DANCE}"8s"'), "run": "scans_per_snapshot = 2"},
+        'workload.moves[0].at = "8s": must be a number of snapshots: run.scans_per_snapshot goes by full scans, not by time',
+    ),
+    (
+        {"workload": moves(f'{DANCE}"8s"', memory=MIX)},
+        'workload.moves[0].at = "8s": must be a number of snapshots: what mix makes goes by full scans, not by time',
+    ),
+    ({"workload": MIX.replace("mix", "dance")}, 'workload.move: is missing: generator "dance" needs it'),
+    (
+        {"workload": MIX.replace("mix", "dance") + "\nmove = 3"},
+        "workload.move = 3: must be a table with the keys of dance: at, merge_across_nodes",
+    ),
+    (
+        {"workload": MIX.replace("mix", "hotremove") + "\nmove = { node = 3, at = 1 }"},
+        "workload.move.node = 3: must be 0 to 1 (host.nodes = 2)",
+    ),
     # the distance matrix
     ({"host": "nodes = 2\ndistance = [[10, 20]]"}, "host.distance = [[10, 20]]: must have 2 rows of 2 numbers"),
     ({"host": "nodes = 2\ndistance = [[10, 20], [20]]"}, "host.distance = [[10, 20], [20]]: must have 2 rows of 2 numbers"),
@@ -113,6 +176,15 @@ BAD = [
     ({"sweep": '"ksm.smart_scan" = []'}, 'sweep."ksm.smart_scan" = []: must not be empty'),
     ({"sweep": '"ksm.smart_scan" = [0, "1"]'}, 'sweep."ksm.smart_scan" = [0, "1"]: must hold values of one type'),
     ({"sweep": '"ksm.smart_scan" = [0, 0]'}, 'sweep."ksm.smart_scan" = [0, 0]: holds two values that give the same run'),
+    (
+        {"workload": moves(f"{DANCE}1"), "sweep": '"workload.moves[0].merge_across_nodes" = [0, 2]'},
+        'sweep."workload.moves[0].merge_across_nodes" = 2: must be a whole number, 0 to 1',
+    ),
+    ({"sweep": '"workload.moves[0].at" = [1]'}, 'workload.moves[0] = {"at": 1}: unknown key (nearest: workload.moves)'),
+    (
+        {"workload": moves(f"{DANCE}1"), "sweep": '"workload.moves[1].at" = [1]'},
+        'sweep."workload.moves[1].at" = 1: is in a list that is shorter (moves has 1)',
+    ),
     ({"sweep": '"workload.trace" = ["gone"]'}, 'sweep."workload.trace" = "gone": no such file'),
     ({"sweep": '"host.kernel" = ["6.12", "6.1"]', "ksm": "smart_scan = 1"}, "ksm.smart_scan = 1: kernel 6.1 has no such knob"),
 ]
@@ -190,9 +262,13 @@ def test_a_missing_configuration_is_refused(folder: Path, capsys: pytest.Capture
         ("host.kernel=6.13", '--set: host.kernel = "6.13": must be one of 6.1, 6.12, 7.2'),
         ("workload.node.db=7", "--set: workload.node.db = 7: must be 0 to 1 (host.nodes = 2)"),
         ("ksm.smart_scan=2", "--set: ksm.smart_scan = 2: must be 0 or 1 (kernel default 1)"),  # it is swept below
+        ("workload.moves[0].at=-1", "--set: workload.moves[0].at = -1: must be a number of snapshots, 0 to"),
+        ("workload.moves[1].at=1", "--set: workload.moves[1].at = 1: is in a list that is shorter (moves has 1)"),
+        ("sweep.workload.moves[1].at=[1]", "--set: workload.moves[1].at = 1: is in a list that is shorter (moves has 1)"),
+        ("migration.callers=2.6.32", '--set: migration.callers = "2.6.32": must be "2.6.33", "mainline", "all", or a list'),
         ("sweep.ksm.run=1", '--set: sweep."ksm.run" = 1: must be a list of values'),
     ],
 )
 def test_a_bad_override_is_named_as_such(override: str, line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(folder, {"sweep": '"ksm.smart_scan" = [0, 1]'})
+    write(folder, {"workload": moves(f"{DANCE}1"), "sweep": '"ksm.smart_scan" = [0, 1]'})
     assert refuse(["sweep", "c.toml", "--set", override], capsys).startswith(line)

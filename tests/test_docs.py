@@ -19,9 +19,12 @@ import typer
 from ksmbatch.cli import app
 from ksmbatch.codes import POLICY_DOCS, Kernel
 from ksmbatch.config import load
-from ksmbatch.generators import Generator
+from ksmbatch.events import Discard
+from ksmbatch.generators import GENERATORS, Generator, Move, Mover
+from ksmbatch.generators.moves import lay
 from ksmbatch.listing import KINDS, entries
 from ksmbatch.sections import KEYS
+from ksmbatch.topology import Topology, default_distance
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -60,11 +63,11 @@ def python_blocks(document: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def generator_of_the_docs() -> ModuleType:
-    spec = importlib.util.spec_from_loader("clones", loader=None)
+def example_of_the_docs(number: int) -> ModuleType:
+    spec = importlib.util.spec_from_loader(f"example{number}", loader=None)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    exec(compile(python_blocks(ROOT / "docs/extending.md")[0], "extending.md", "exec"), module.__dict__)
+    exec(compile(python_blocks(ROOT / "docs/extending.md")[number], "extending.md", "exec"), module.__dict__)
     return module
 
 
@@ -211,12 +214,22 @@ def test_the_readme_counts_the_recordings_that_there_are() -> None:
 
 
 def test_the_generator_of_extending_is_one() -> None:
-    generator: Generator = generator_of_the_docs().GENERATOR
+    generator: Generator = example_of_the_docs(0).GENERATOR
     workload = generator.build(
         generator.read({"mms": 3, "pages_per_mm": 20}), nodes=2, binding="round_robin", seed=1, full_scans=4
     )
     assert len(workload.snapshots) == 4
     assert len(workload.snapshots[0].steps) == 9
+
+
+def test_the_mover_of_extending_is_one() -> None:
+    mover: Mover = example_of_the_docs(1).MOVER
+    mix = GENERATORS["mix"]
+    memory = mix.build(mix.read({"mms": 2, "pages_per_mm": 20}), nodes=1, binding=None, seed=1, full_scans=2)
+    host = Topology(nodes=1, distance=default_distance(1), node_pages=0)
+    move = Move(mover, mover.read({"mm": "mm1", "at": 1, "given": 0.3}, "workload.moves[0]"), "workload.moves[0]")
+    (discard,) = lay(memory, [move], host, full_scans=2).snapshots[1].steps
+    assert discard == Discard(proc="mm1", area="memory", first=0, count=6)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -16,7 +16,7 @@ LAYERS = (
     ("ksmbatch", "errors", "units", "codes"),
     ("documents",),
     ("topology", "events", "metrics"),
-    ("scenario", "workload", "traces", "generators", "contents", "cost"),
+    ("steps", "scenario", "workload", "traces", "generators", "contents", "cost"),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "program"),
     ("pagetables", "conformance"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("kernels",),
     ("machine", "engine"),
     ("provenance", "results"),
-    ("analysis", "plots", "tables"),
+    ("layout", "analysis", "moves_analysis", "drawing", "plots_moves", "plots", "tables_moves", "tables"),
     ("replay", "sweep"),
     ("listing", "cli"),
     ("__main__",),
@@ -103,7 +103,7 @@ def test_kernels_have_an_order_among_themselves_that_ends_with_ksmd() -> None:
 
 
 def test_the_analysis_knows_results_but_not_the_engine() -> None:
-    for name in ("analysis", "plots", "tables"):
+    for name in ("analysis", "moves_analysis", "plots", "plots_moves", "drawing", "tables", "tables_moves", "layout"):
         assert not parts_imported(PACKAGE / f"{name}.py") & {"machine", "engine", "sweep", "state", "program"}
 
 
@@ -111,7 +111,7 @@ def test_the_configuration_does_not_know_the_state() -> None:
     assert not parts_imported(PACKAGE / "config.py") & {"state", "accel", "kernels", "engine"}
 
 
-@pytest.mark.parametrize("name", ["scenario", "events", "contents", "workload"])
+@pytest.mark.parametrize("name", ["steps", "scenario", "events", "contents", "workload"])
 def test_the_event_vocabulary_needs_nothing_but_numpy(name: str) -> None:
     heavy = {"pyarrow", "pandas", "pydantic", "numba", "rich", "typer", "matplotlib"}
     assert not {name.split(".")[0] for name in imports_of(PACKAGE / f"{name}.py")} & heavy

@@ -3,6 +3,7 @@
 It has no hot and cold pages and no locality: every page is as likely to be shared or rewritten as any other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 from ksmbatch.errors import InputError
 from ksmbatch.events import Mmap, Spawn, Step, Write
 from ksmbatch.generators.base import Generator, share, whole_number
-from ksmbatch.generators.rng import Permutation, key, uniform
+from ksmbatch.generators.rng import Permutation, Scramble, key, uniform
 from ksmbatch.topology import Binding, place
 from ksmbatch.workload import Lazy, Snapshot, Workload
 
@@ -87,9 +88,7 @@ class Mix:
         self._n_rewritten = round(parameters.rewritten_per_scan * n_pages)
         self._n_fresh = (self._n_rewritten + 1) // 2
         self._place = Permutation(n_pages, key(seed, _PLACES))
-        # a quarter more room: then a run of usual length fits, and raw ids stay dense, which makes interning fast
-        self._raw_bits = (self._n_first + self._n_first // 4).bit_length()
-        self._scramble = Permutation(1 << self._raw_bits, key(seed, _CONTENTS))
+        self._raw = Scramble(self._n_first, key(seed, _CONTENTS))
 
     def contents(self, mm: int) -> np.ndarray:
         """Raw content ids of the pages of `mm` at the start, uint64[pages_per_mm]."""
@@ -103,20 +102,8 @@ class Mix:
         )
         fresh = self._n_first + (scan - 1) * self._n_fresh + np.arange(self._n_fresh, dtype=np.uint64)
         contents = self._raw(np.concatenate([fresh, self._pick_shared(scan, self._n_rewritten - self._n_fresh)]))
-        order = pages.argsort()
-        pages, contents = pages[order], contents[order]
-        per_mm = self._parameters.pages_per_mm
-        edges = pages.searchsorted(np.arange(self._parameters.mms + 1, dtype=np.uint64) * np.uint64(per_mm))
-        return [
-            Write(
-                proc=name_of(mm),
-                area=AREA,
-                pages=pages[first:stop].astype(np.int64) - mm * per_mm,
-                contents=contents[first:stop],
-            )
-            for mm, (first, stop) in enumerate(pairwise(edges))
-            if first < stop
-        ]
+        names = [name_of(mm) for mm in range(self._parameters.mms)]
+        return writes_by_mm(names, self._parameters.pages_per_mm, pages, contents)
 
     def _group_sizes(self, n_duplicated: int) -> np.ndarray:
         """Sizes of the groups, int64[groups], together at most `n_duplicated` and more than that less the least size."""
@@ -153,12 +140,25 @@ class Mix:
             return np.zeros(n, np.uint64)
         return self._first_contents(uniform(stream, counters, self._parameters.n_pages).view(np.uint64))
 
-    def _raw(self, contents: np.ndarray) -> np.ndarray:
-        """Raw ids of content numbers, uint64[n]; 0 for 0. What outgrows the room at the start is scrambled room by room."""
-        room = np.uint64((1 << self._raw_bits) - 1)
-        raw: np.ndarray = self._scramble(contents & room)
-        raw |= contents & ~room
-        return raw
+
+def writes_by_mm(names: Sequence[str], pages_per_mm: int, pages: np.ndarray, contents: np.ndarray) -> list[Write]:
+    """One Write per mm that any of `pages` is in, page numbers ascending.
+
+    `pages`: uint64[n], all different, in any order; those of mm k begin with k * `pages_per_mm`. `contents`: uint64[n].
+    """
+    order = pages.argsort()
+    pages, contents = pages[order], contents[order]
+    edges = pages.searchsorted(np.arange(len(names) + 1, dtype=np.uint64) * np.uint64(pages_per_mm))
+    return [
+        Write(
+            proc=names[mm],
+            area=AREA,
+            pages=pages[first:stop].astype(np.int64) - mm * pages_per_mm,
+            contents=contents[first:stop],
+        )
+        for mm, (first, stop) in enumerate(pairwise(edges))
+        if first < stop
+    ]
 
 
 def name_of(mm: int) -> str:

@@ -73,6 +73,25 @@ class Permutation:
         return state
 
 
+class Scramble:
+    """Raw content ids for contents that are numbered from 0, so that their order has nothing to do with that of the numbers.
+
+    `n`: contents there are to begin with; later ones may have any number above. 0 stays 0, the page of zeros.
+    """
+
+    def __init__(self, n: int, stream: int) -> None:
+        # a quarter more room: then a run of usual length fits, and raw ids stay dense, which makes interning fast
+        self._bits = (n + n // 4).bit_length()
+        self._within = Permutation(1 << self._bits, stream)
+
+    def __call__(self, contents: np.ndarray) -> np.ndarray:
+        """Raw ids of content numbers (uint64[n]), uint64[n]. What outgrows the room at the start is scrambled room by room."""
+        room = np.uint64((1 << self._bits) - 1)
+        raw: np.ndarray = self._within(contents & room)
+        raw |= contents & ~room
+        return raw
+
+
 def _splitmix(state: int) -> int:
     state = (state + 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -6,36 +6,30 @@ tree.
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, kernel
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels.stable_node import kpfn_gone
+from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.unstable_tree import note_unstable_change
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     ANON,
+    DANGLING,
     FIRST_PAGE,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
-    FRAME_NODE,
-    FREE_PFN,
     KSM,
-    LAST_PFN,
     MAPCOUNT,
     MERGEABLE,
-    NIL,
     NO_FRAME,
     PAGE_FLAGS,
     PAGE_NID,
-    PFN,
-    PFNS_BEFORE,
     PROT_NONE,
     ZERO,
     ZERO_BY_KSM,
     ZERO_PAGES,
     Knob,
-    Scan,
 )
 
 ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
@@ -53,88 +47,6 @@ def mm_of(s, page):
         else:
             high = middle - 1
     return low
-
-
-@kernel
-def alloc_frame(s, page, content):
-    """A free frame with `content` on the node of the policy of `page`: that page's own if it is free, else a spare one.
-
-    Mirrors: alloc_anon_folio() under MPOL_BIND
-    Reads: page_bytes. Writes: frames, node_counters, scan. Returns: the frame, not yet mapped.
-    """
-    frame = page
-    if s.frames[page, MAPCOUNT] != 0:
-        frame = int64(s.scan[Scan.FREE_FRAME])
-        if frame != NO_FRAME:
-            s.scan[Scan.FREE_FRAME] = s.frames[frame, FRAME_CONTENT]
-        else:
-            frame = int64(s.scan[Scan.NEXT_FRAME])
-            s.scan[Scan.NEXT_FRAME] = frame + 1
-    nid = int64(s.page_bytes[page, PAGE_NID])
-    s.frames[frame, FRAME_CONTENT] = content
-    s.frames[frame, FRAME_NODE] = NIL
-    s.frame_bytes[frame, FRAME_FLAGS] = 0
-    s.frame_bytes[frame, FRAME_NID] = nid
-    s.frames[frame, PFN] = take_pfn(s, nid)
-    s.node_counters[nid, NodeCounter.FRAMES] += 1
-    return frame
-
-
-@inlined
-def take_pfn(s, nid):
-    """The page frame number of a new frame on `nid`: the one freed there last, else one never used.
-
-    Mirrors: the per-CPU free lists of mm/page_alloc.c, as far as a step of a scenario can show them
-    Writes: pfns. Returns: 0 where pfns are not kept.
-    """
-    if s.pfns.shape[1] == 0:
-        return int64(0)
-    pfn = int64(s.pfns[nid, FREE_PFN])
-    if pfn != NIL:
-        s.pfns[nid, FREE_PFN] = s.pfns[nid, PFNS_BEFORE + pfn]
-        return pfn
-    s.pfns[nid, LAST_PFN] += 1
-    return int64(s.pfns[nid, LAST_PFN])
-
-
-@inlined
-def free_pfn(s, nid, pfn):
-    """Gives `pfn` of `nid` back. Writes: pfns."""
-    if s.pfns.shape[1] != 0:
-        s.pfns[nid, PFNS_BEFORE + pfn] = s.pfns[nid, FREE_PFN]
-        s.pfns[nid, FREE_PFN] = pfn
-
-
-@kernel
-def free_frame(s, frame):
-    """The last mapping of `frame` went.
-
-    Mirrors: free_unref_folio(); page->mapping no longer names the stable node, which is how ksmd will notice
-    Writes: frames, nodes, trees, node_counters, scan.
-    """
-    nid = int64(s.frame_bytes[frame, FRAME_NID])
-    s.node_counters[nid, NodeCounter.FRAMES] -= 1
-    if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
-        s.node_counters[nid, NodeCounter.KSM_FRAMES] -= 1
-        if s.frames[frame, FRAME_NODE] != NIL:
-            kpfn_gone(s, int64(s.frames[frame, FRAME_NODE]))
-    s.frame_bytes[frame, FRAME_FLAGS] = 0
-    s.frames[frame, FRAME_NODE] = NIL
-    free_pfn(s, nid, int64(s.frames[frame, PFN]))
-    if frame >= len(s.pages):
-        s.frames[frame, FRAME_CONTENT] = s.scan[Scan.FREE_FRAME]
-        s.scan[Scan.FREE_FRAME] = frame
-
-
-@inlined
-def map_frame(s, page, frame):
-    """Enters `frame` into the empty pte of `page`. Writes: pages, frames, node_counters."""
-    nid = int64(s.page_bytes[page, PAGE_NID])
-    s.pages[page, FRAME] = frame
-    s.frames[frame, MAPCOUNT] += 1
-    s.node_counters[nid, NodeCounter.MAPPED_PAGES] += 1
-    if s.frame_bytes[frame, FRAME_NID] != nid:
-        s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] += 1
 
 
 @kernel
@@ -156,6 +68,8 @@ def unmap_page(s, page):
     frame = int64(s.pages[page, FRAME])
     if frame == NO_FRAME:
         return
+    if s.frame_bytes[frame, FRAME_FLAGS] & DANGLING:
+        s.counters[Counter.CORRUPTIONS] += 1
     s.pages[page, FRAME] = NO_FRAME
     s.node_counters[nid, NodeCounter.MAPPED_PAGES] -= 1
     if s.frame_bytes[frame, FRAME_NID] != nid:
@@ -207,14 +121,14 @@ def store(s, page, content):
     fresh_page(s, page, content)
 
 
-@kernel
+@entry_kernel
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
     for k in range(len(pages)):
         store(s, first + int64(pages[k]), int64(contents[k]))
 
 
-@kernel
+@entry_kernel
 def read_pages(s, first, end):
     """Read faults: absent pages of [first, end) map the zero page. Writes: page_bytes."""
     for page in range(first, end):
@@ -222,7 +136,7 @@ def read_pages(s, first, end):
             s.page_bytes[page, PAGE_FLAGS] |= ZERO
 
 
-@kernel
+@entry_kernel
 def zap_pages(s, first, end):
     """Unmaps the pages of [first, end): MADV_DONTNEED, munmap, exit. Writes: as note_unstable_change(), unmap_page()."""
     for page in range(first, end):
@@ -251,7 +165,7 @@ def break_ksm(s, page):
         fresh_page(s, page, int64(s.frames[frame, FRAME_CONTENT]))
 
 
-@kernel
+@entry_kernel
 def unmerge_pages(s, first, end):
     """Breaks all merged pages of [first, end) that lie in mergeable VMAs. Mirrors: mm/ksm.c unmerge_ksm_pages()."""
     for page in range(first, end):
@@ -259,14 +173,34 @@ def unmerge_pages(s, first, end):
             break_ksm(s, page)
 
 
-@kernel
+@entry_kernel
+def rebind_pages(s, first, end, nid):
+    """The memory policy of the pages [first, end) names `nid` from now on; nothing moves.
+
+    Mirrors: mbind() without MPOL_MF_MOVE
+    Writes: page_bytes, node_counters.
+    """
+    for page in range(first, end):
+        old = int64(s.page_bytes[page, PAGE_NID])
+        s.page_bytes[page, PAGE_NID] = nid
+        frame = int64(s.pages[page, FRAME])
+        if frame != NO_FRAME:
+            here = int64(s.frame_bytes[frame, FRAME_NID])
+            s.node_counters[old, NodeCounter.REMOTE_MAPPINGS] -= int64(here != old)
+            s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] += int64(here != nid)
+        if frame != NO_FRAME or s.page_bytes[page, PAGE_FLAGS] & ZERO_BY_KSM:
+            s.node_counters[old, NodeCounter.MAPPED_PAGES] -= 1
+            s.node_counters[nid, NodeCounter.MAPPED_PAGES] += 1
+
+
+@entry_kernel
 def note_pages_hidden(s, first, end):
     """The pages of [first, end) are about to stop being mergeable or readable. Writes: as note_unstable_change()."""
     for page in range(first, end):
         note_unstable_change(s, page)
 
 
-@kernel
+@entry_kernel
 def fork_pages(s, parent, child, end):
     """Copies the page tables of mm `parent`, up to its page `end`, into `child`, which has the same VMAs at its beginning.
 

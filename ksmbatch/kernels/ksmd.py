@@ -5,7 +5,7 @@ What it does with a page is in `merge`. One call runs many batches.
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.merge import cmp_and_merge_page
@@ -209,6 +209,7 @@ def ksm_do_scan(s, until_ns):
             s.scan[Scan.BUDGET] = 0
             break
         if page == SKIPPED:
+            s.scan[Scan.VISIT] = Knob.SKIP_NS
             spend(s, int64(Knob.SKIP_NS))
             continue
         s.scan[Scan.EXACT] = 0
@@ -221,7 +222,7 @@ def ksm_do_scan(s, until_ns):
     return Status.DONE
 
 
-@kernel
+@entry_kernel
 def ksm_scan_thread(s, until_wakeups, until_full_scans, until_ns):
     """ksmd wakes, runs a batch, sleeps, until one of three limits: batches, full scans (both at the end of a batch), time.
 
@@ -239,6 +240,7 @@ def ksm_scan_thread(s, until_wakeups, until_full_scans, until_ns):
             s.counters[Counter.TIME_NS] = max(s.counters[Counter.TIME_NS], s.scan[Scan.WAKE_NS])
             s.scan[Scan.BUDGET] = s.knobs[Knob.PAGES_TO_SCAN]
             s.counters[Counter.WAKEUPS] += 1
+            s.scan[Scan.VISIT] = Knob.WAKEUP_NS
             spend(s, int64(Knob.WAKEUP_NS))
         status = ksm_do_scan(s, until_ns)
         if status != Status.DONE:
@@ -246,7 +248,7 @@ def ksm_scan_thread(s, until_wakeups, until_full_scans, until_ns):
         s.scan[Scan.WAKE_NS] = s.counters[Counter.TIME_NS] + s.knobs[Knob.SLEEP_MILLISECS] * 1_000_000
 
 
-@kernel
+@entry_kernel
 def unmerge_and_remove_all_rmap_items(s):
     """run = 2: breaks every merged page, frees all rmap_items, and begins to count scans anew.
 

@@ -6,8 +6,10 @@ It is handed a page by the cursor (`ksmd`) and moves no cursor itself.
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.codes import Kernel
-from ksmbatch.kernels.fault import break_ksm, map_frame, map_zero_page_of_ksm, unmap_page
+from ksmbatch.codes import Kernel, Policy
+from ksmbatch.kernels.fault import break_ksm, map_zero_page_of_ksm, unmap_page
+from ksmbatch.kernels.frame import map_frame
+from ksmbatch.kernels.migrate import visit_ksm_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import stable_node_dup_del
 from ksmbatch.kernels.stable_tree import (
@@ -23,6 +25,7 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     ANON,
     CHECKSUM,
+    DANGLING,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -160,6 +163,10 @@ def cmp_and_merge_page(s, page):
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     frame = int64(s.pages[page, FRAME])
     s.scan[Scan.VISIT] = Knob.SEARCH_NS
+    if s.frame_bytes[frame, FRAME_FLAGS] & DANGLING:
+        s.counters[Counter.CORRUPTIONS] += 1  # page_stable_node() points to freed memory
+        s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
+        return True
     node = int64(s.frames[frame, FRAME_NODE]) if s.frame_bytes[frame, FRAME_FLAGS] & KSM else NIL
     own_node = NIL
     if s.page_bytes[page, ITEM_FLAGS] & STABLE:
@@ -170,6 +177,8 @@ def cmp_and_merge_page(s, page):
             put_on_migrate_list(s, node)
         if s.nodes[node, WHERE] != IN_MIGRATE and own_node == node:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
+            if s.knobs[Knob.POLICY] != Policy.MAINLINE:
+                visit_ksm_page(s, page)
             return True
     elif not old:
         remove_rmap_item_from_tree(s, page)
@@ -179,6 +188,7 @@ def cmp_and_merge_page(s, page):
             return True
         if try_to_merge_with_zero_page(s, page, frame):
             return True
+    s.counters[Counter.TREE_SEARCHES] += 1
     kframe = stable_tree_search(s, frame)
     if kframe == frame and own_node == node:
         return True

@@ -5,7 +5,7 @@ It moves mms about; it never looks at their pages.
 
 from numpy import int64
 
-from ksmbatch.accel import kernel
+from ksmbatch.accel import entry_kernel, kernel
 from ksmbatch.codes import Run
 from ksmbatch.state import LIST_ITEMS, NO_MM, REGISTERED, SLOT_NEXT, SLOT_PREV, USERS, Knob, Scan
 
@@ -44,7 +44,7 @@ def unlink_slot(s, mm):
         s.mms[after, SLOT_PREV] = previous
 
 
-@kernel
+@entry_kernel
 def ksm_enter(s, mm):
     """Registers `mm`: last in the running scan, that is just before the cursor.
 
@@ -56,7 +56,7 @@ def ksm_enter(s, mm):
     s.mms[mm, REGISTERED] = 1
 
 
-@kernel
+@entry_kernel
 def ksm_exit(s, mm):
     """`mm` dies: its rmap_items, if it has any, are left for ksmd, just behind the cursor.
 

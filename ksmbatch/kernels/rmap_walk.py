@@ -6,7 +6,7 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, kernel, pasted
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.state import (
     END_PAGE,
@@ -23,11 +23,13 @@ from ksmbatch.state import (
     MEMBER_NODE,
     MEMBER_PAGE,
     NIL,
+    PAGE_FLAGS,
+    SEEN,
     STABLE,
 )
 
 
-@inlined
+@pasted
 def hangs_in(s, page, node):
     """Whether the rmap_item of `page` hangs in stable node `node`. Reads: page_bytes, pages, members."""
     return s.page_bytes[page, ITEM_FLAGS] & STABLE and s.members[s.pages[page, HEAD], MEMBER_NODE] == node
@@ -90,6 +92,46 @@ def count_reached(s, links, frame):
 
 
 @kernel
+def collect_reached(s, links, frame, found):
+    """Lists in `found` the pages that map the KSM page `frame` and that its rmap_items lead to: by item, and then by mm.
+
+    Mirrors: mm/ksm.c rmap_walk_ksm()
+    Reads: nodes, members, pages, mms, links. Writes: found, page_bytes (SEEN, for the time being). Returns: how many.
+    """
+    n_found = int64(0)
+    node = int64(s.frames[frame, FRAME_NODE])
+    member = int64(s.nodes[node, FIRST]) if node != NIL else NIL
+    while member != NIL:
+        page = int64(s.members[member, MEMBER_PAGE])
+        if len(links.page_chain) == 0:
+            if s.pages[page, FRAME] == frame:
+                found[n_found] = page
+                n_found += 1
+        else:
+            n_found = collect_reached_from(s, links, page, frame, found, n_found)
+        member = int64(s.members[member, MEMBER_NEXT])
+    if len(links.page_chain) != 0:
+        for k in range(n_found):
+            s.page_bytes[found[k], PAGE_FLAGS] = int64(s.page_bytes[found[k], PAGE_FLAGS]) & ~SEEN
+    return n_found
+
+
+@kernel
+def collect_reached_from(s, links, page, frame, found, n_found):
+    """As collect_reached(), for the rmap_item of `page`, behind the `n_found` there are. Returns: how many there are now."""
+    offset = page - int64(s.mms[mm_of(s, page), FIRST_PAGE])
+    for other in range(len(s.mms)):
+        twin = int64(s.mms[other, FIRST_PAGE]) + offset
+        if twin >= s.mms[other, END_PAGE] or s.pages[twin, FRAME] != frame or s.page_bytes[twin, PAGE_FLAGS] & SEEN:
+            continue
+        if is_linked(links, twin, links.page_anon_vma[page]):
+            s.page_bytes[twin, PAGE_FLAGS] |= SEEN
+            found[n_found] = twin
+            n_found += 1
+    return n_found
+
+
+@entry_kernel
 def count_unreachable(s, links):
     """Mappings of KSM pages that no rmap_item leads to, over the whole machine."""
     unreachable = 0

@@ -5,10 +5,9 @@ It looks at one node at a time; who walks from node to node is `stable_tree`.
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import mm_of
-from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
 from ksmbatch.kernels.stable_node import (
     AND_ONE_MORE,
     NOW,
@@ -23,6 +22,7 @@ from ksmbatch.kernels.stable_node import (
     unlink_migrate,
     unsettle,
 )
+from ksmbatch.kernels.stable_shape import note_shape
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     CHAIN,
@@ -35,6 +35,7 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     LEN,
+    LOOK,
     MEMBER_NEXT,
     MEMBER_PAGE,
     MERGING,
@@ -50,7 +51,6 @@ from ksmbatch.state import (
     STABLE_CHAINS,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
-    STABLE_ROOT,
     STALE_DUPS,
     WHERE,
     Knob,
@@ -66,11 +66,12 @@ INT_OVERFLOW, MAX_JIFFY_OFFSET = int64(2**31), int64(2**62 - 2)
 def tree_erase(s, node):
     """Takes a plain node or a chain out of its stable tree.
 
-    Writes: nodes, trees, stable_at.
+    Writes: nodes, trees, stable_at, stable_log, stable_links.
     """
     nid = int64(s.nodes[node, NID])
-    rb_erase(s.nodes, s.trees[STABLE_ROOT], nid, node)
-    s.stable_at[nid, s.nodes[node, CONTENT]] = NIL
+    content = int64(s.nodes[node, CONTENT])
+    note_shape(s, nid, -content - 1)
+    s.stable_at[nid, content] = NIL
     if is_chain(s, node):
         s.trees[STABLE_CHAINS, nid] -= 1
         settle(s, node, SETTLED_PRUNED)
@@ -80,21 +81,24 @@ def tree_erase(s, node):
 
 @kernel
 def tree_replace(s, old, new):
-    """`new` takes the place of `old` in the tree. Writes: nodes, trees, stable_at."""
+    """`new` takes the place of `old` in the tree, whose shape stays. Writes: nodes, stable_at, stable_links."""
     nid = int64(s.nodes[old, NID])
+    content = int64(s.nodes[new, CONTENT])
     s.nodes[new, NID] = nid
     s.nodes[new, WHERE] = IN_TREE
-    rb_replace_node(s.nodes, s.trees[STABLE_ROOT], nid, old, new)
-    s.stable_at[nid, s.nodes[new, CONTENT]] = new
+    s.stable_at[nid, content] = new
+    s.stable_links[nid, content + 1, LOOK] = s.nodes[new, KPFN] == NO_FRAME
 
 
 @kernel
-def tree_insert(s, node, nid, parent, side):
-    """Hangs a plain node into the tree of `nid`. Writes: nodes, trees, stable_at."""
+def tree_insert(s, node, nid):
+    """Hangs a plain node into the tree of `nid`. Writes: nodes, trees, stable_at, stable_log, stable_links."""
+    content = int64(s.nodes[node, CONTENT])
     s.nodes[node, NID] = nid
     s.nodes[node, WHERE] = IN_TREE
-    rb_link_and_insert(s.nodes, s.trees[STABLE_ROOT], nid, node, parent, side)
-    s.stable_at[nid, s.nodes[node, CONTENT]] = node
+    note_shape(s, nid, content + 1)
+    s.stable_at[nid, content] = node
+    s.stable_links[nid, content + 1, LOOK] = s.nodes[node, KPFN] == NO_FRAME
 
 
 @kernel
@@ -330,7 +334,7 @@ def settle_if_stable(s, chain, found, first_with_room, kind):
         s.nodes[chain, FOUND] = found
 
 
-@kernel
+@entry_kernel
 def unsettle_all_chains(s):
     """The rule by which chains are pruned changed. Writes: nodes, trees."""
     for node in range(1, s.scan[Scan.NEXT_NODE]):

@@ -14,7 +14,9 @@ from ksmbatch.state import (
     IN_CHAIN,
     IN_TREE,
     KPFN,
+    LAST_NID,
     LEN,
+    LOOK,
     MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
@@ -24,7 +26,6 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     PREV,
-    RANK,
     ROOMY_DUPS,
     SETTLED,
     STABLE_HOT,
@@ -44,7 +45,7 @@ def alloc_stable_node(s, content, frame, nid):
     """A stable node for `frame` (NO_FRAME: a chain's), in no tree yet.
 
     Mirrors: mm/ksm.c alloc_stable_node()
-    Reads: rank. Writes: nodes, scan. Returns: its slot; the caller made sure that there is one.
+    Writes: nodes, scan. Returns: its slot; the caller made sure that there is one.
     """
     node = int64(s.scan[Scan.FREE_NODE])
     if node != NIL:
@@ -55,7 +56,6 @@ def alloc_stable_node(s, content, frame, nid):
     for column in range(s.nodes.shape[1]):
         s.nodes[node, column] = 0
     s.nodes[node, CONTENT] = content
-    s.nodes[node, RANK] = s.rank[content]
     s.nodes[node, KPFN] = frame
     s.nodes[node, NID] = nid
     return node
@@ -114,14 +114,17 @@ def change_length(s, node, by):
 
 
 @kernel
-def kpfn_gone(s, node):
-    """The frame of `node` was freed: from now on the node is stale, until a walk or one of its rmap_items finds out.
+def kpfn_gone(s, node, nid):
+    """The frame of `node`, on NUMA node `nid`, was freed: the node is stale, until a walk or one of its rmap_items finds out.
 
     Reads: nodes. Writes: nodes, trees.
     """
     s.nodes[node, KPFN] = NO_FRAME
+    s.nodes[node, LAST_NID] = nid
     if s.nodes[node, WHERE] == IN_TREE:
-        s.trees[STABLE_HOT, s.nodes[node, NID]] += 1
+        tree = int64(s.nodes[node, NID])
+        s.trees[STABLE_HOT, tree] += 1
+        s.stable_links[tree, s.nodes[node, CONTENT] + 1, LOOK] = 1
     elif s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1

@@ -6,7 +6,7 @@ in `stable_at`; otherwise the walk is made, node by node, as Linux makes it. See
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.kernels.stable_chain import (
@@ -35,6 +35,7 @@ from ksmbatch.kernels.stable_node import (
     push_migrate,
     unlink_migrate,
 )
+from ksmbatch.kernels.stable_shape import build_stable_tree
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     FIRST,
@@ -45,16 +46,17 @@ from ksmbatch.state import (
     HEAD,
     IN_MIGRATE,
     ITEM_FLAGS,
+    KEY,
     KPFN,
     KSM,
     LEFT,
+    LOOK,
     MAPCOUNT,
     MERGING,
     NEXT,
     NID,
     NIL,
     NO_FRAME,
-    RANK,
     RIGHT,
     STABLE,
     STABLE_CHAINS,
@@ -130,37 +132,21 @@ def stable_walk(s, nid, content, prune):
             return NO_FRAME, NIL, NIL
         return stable_node_chain(s, node, prune)
     s.scan[Scan.EXACT] = 1
+    build_stable_tree(s, nid)
     key = int64(s.rank[content])
     current = int64(s.trees[STABLE_ROOT, nid])
     while current != NIL:
-        other = int64(s.nodes[current, RANK])
-        if key != other and s.nodes[current, KPFN] != NO_FRAME:
-            # a plain node that is not stale: passed without looking
-            current = int64(s.nodes[current, LEFT if key < other else RIGHT])
-            continue
-        frame, dup, node = stable_node_chain(s, current, prune)
-        if frame == NO_FRAME:
-            current = int64(s.trees[STABLE_ROOT, nid])  # the tree was changed: again from the root
-            continue
-        other = int64(s.nodes[node, RANK])
-        if key == other:
-            return frame, dup, node
-        current = int64(s.nodes[node, LEFT if key < other else RIGHT])
+        other = int64(s.stable_links[nid, current, KEY])
+        if key == other or s.stable_links[nid, current, LOOK]:
+            frame, dup, node = stable_node_chain(s, int64(s.stable_at[nid, current - 1]), prune)
+            if frame == NO_FRAME:
+                build_stable_tree(s, nid)
+                current = int64(s.trees[STABLE_ROOT, nid])  # the tree was changed: again from the root
+                continue
+            if key == other:
+                return frame, dup, node
+        current = int64(s.stable_links[nid, current, LEFT if key < other else RIGHT])
     return NO_FRAME, NIL, NIL
-
-
-@kernel
-def find_place(s, nid, content):
-    """Where a node of `content`, which the tree of `nid` lacks, would hang. Reads: nodes, rank. Returns: parent, side."""
-    key = int64(s.rank[content])
-    parent = NIL
-    side = 0
-    current = int64(s.trees[STABLE_ROOT, nid])
-    while current != NIL:
-        parent = current
-        side = -1 if key < s.nodes[current, RANK] else 1
-        current = int64(s.nodes[current, LEFT if side < 0 else RIGHT])
-    return parent, side
 
 
 @kernel
@@ -222,8 +208,7 @@ def stable_tree_search(s, frame):
         if page_node == NIL:
             return NO_FRAME
         unlink_migrate(s, page_node)
-        parent, side = find_place(s, nid, content)
-        tree_insert(s, page_node, nid, parent, side)
+        tree_insert(s, page_node, nid)
         return room_for(s, page_node, frame)
     if page_node != NIL and s.frames[frame, MAPCOUNT] > 1:
         if not is_chain(s, node):
@@ -252,8 +237,7 @@ def stable_tree_insert(s, frame):
     found, _, node = stable_walk(s, nid, content, NO_PRUNE)
     new = alloc_stable_node(s, content, frame, nid)
     if found == NO_FRAME:
-        parent, side = find_place(s, nid, content)
-        tree_insert(s, new, nid, parent, side)
+        tree_insert(s, new, nid)
     else:
         if not is_chain(s, node):
             node = alloc_stable_node_chain(s, node)
@@ -297,7 +281,7 @@ def remove_stable_node_chain(s, node):
     return True
 
 
-@kernel
+@entry_kernel
 def remove_all_stable_nodes(s):
     """Drops all stable nodes whose frames are not mapped.
 
@@ -307,10 +291,13 @@ def remove_all_stable_nodes(s):
     n_nids = 1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]
     busy = False
     for nid in range(n_nids):
+        build_stable_tree(s, nid)
         while s.trees[STABLE_ROOT, nid] != NIL:
-            if not remove_stable_node_chain(s, int64(s.trees[STABLE_ROOT, nid])):
+            root = int64(s.trees[STABLE_ROOT, nid]) - 1
+            if not remove_stable_node_chain(s, int64(s.stable_at[nid, root])):
                 busy = True
                 break
+            build_stable_tree(s, nid)
     node = int64(s.scan[Scan.MIGRATE_FIRST])
     while node != NIL:
         after = int64(s.nodes[node, NEXT])

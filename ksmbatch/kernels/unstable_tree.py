@@ -7,7 +7,7 @@ that log in Linux's shape, and followed from then on until the next scan forgets
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
 from ksmbatch.metrics import Counter
@@ -239,7 +239,7 @@ def unstable_tree_search_insert(s, page, frame, nid):
     return unstable_look_up(s, page, frame, nid, content)
 
 
-@kernel
+@entry_kernel
 def keep_leftover_trees(s):
     """merge_across_nodes becomes 1: from now on the kernel resets the tree of node 0 only, and forgets the others.
 

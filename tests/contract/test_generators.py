@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_moves import MOVES
 
 from ksmbatch import generators
 from ksmbatch.errors import InputError
@@ -16,11 +17,13 @@ from ksmbatch.generators import GENERATORS, Generator
 from ksmbatch.scenario import Mmap, Spawn, Write
 from ksmbatch.workload import Workload
 
+MIX = {"mms": 3, "pages_per_mm": 200, "zero": 0.1, "duplicated": 0.3, "group": [2, 9], "rewritten_per_scan": 0.1}
 # small parameters that let every feature of a generator show
 SMALL: dict[str, dict[str, Any]] = {
-    "mix": {"mms": 3, "pages_per_mm": 200, "zero": 0.1, "duplicated": 0.3, "group": [2, 9], "rewritten_per_scan": 0.1}
-}
-HELPERS = {"base", "rng"}
+    "mix": MIX,
+    "pinned-guests": {"pages_per_guest": 200, "zero": 0.1, "shuffled": True, "rewritten_per_scan": 0.1},
+} | {name: MIX | {"move": move} for name, move in MOVES.items()}
+HELPERS = {"base", "moments", "moved_mix", "moves", "rng"}
 
 
 @pytest.fixture(params=list(GENERATORS))
@@ -45,8 +48,8 @@ def events(workload: Workload) -> list[tuple[Any, ...]]:
 
 
 def test_every_file_of_the_folder_is_a_generator_of_its_name_or_a_helper() -> None:
-    files = {module.name for module in pkgutil.iter_modules(generators.__path__)}
-    assert files - HELPERS == set(GENERATORS)
+    files = {module.name.replace("_", "-") for module in pkgutil.iter_modules(generators.__path__)}
+    assert files - {name.replace("_", "-") for name in HELPERS} == set(GENERATORS)
     assert set(SMALL) == set(GENERATORS)
 
 

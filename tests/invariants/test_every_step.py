@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from machines import RECORDINGS, TRUTH, Player, compiled_only
-from parity.strategies import random_case
+from parity.strategies import random_case, random_policy_case
 
-from ksmbatch.codes import Kernel
+from ksmbatch.codes import Caller, Kernel, Policy
 from ksmbatch.invariants import check_invariants
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
@@ -18,6 +18,7 @@ from ksmbatch.recordings import Recording, load_recordings
 from ksmbatch.traces import trace_workload
 
 N_RANDOM, PER_TEST = 100, 20
+N_MOVING = 30  # per policy
 
 
 def faults(player: Player) -> Iterator[str]:
@@ -47,6 +48,21 @@ def test_random_scenarios_keep_the_rules(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         case = random_case(seed, merge_any=True)
         assert list(faults(Player(case.document, case.kernel, checksum=case.checksum))) == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_random_scenarios_in_which_pages_move_keep_the_rules_under_every_policy(policy: Policy) -> None:
+    for seed in range(N_MOVING):
+        case = random_policy_case(seed, policy.word)
+        player = Player(
+            case.document,
+            case.kernel,
+            force_exact=seed % 4 == 3,
+            checksum=case.checksum,
+            policy=policy,
+            callers=[Caller[caller.upper()] for caller in case.callers],
+        )
+        assert list(faults(player)) == [], f"seed {seed}"
 
 
 @compiled_only

@@ -10,9 +10,10 @@ import pytest
 from machines import Player, filled, full_scan, knob, scan, scenario, write
 
 from ksmbatch import state
+from ksmbatch.codes import Policy
 from ksmbatch.invariants import RULES, check_invariants
 from ksmbatch.metrics import Counter, NodeCounter
-from ksmbatch.state import Scan, State
+from ksmbatch.state import Knob, Scan, State
 
 STEPS = (
     *filled([0, *[7] * 9, 5, 5, *[9] * 5, 30, 31, 32, 33]),
@@ -31,8 +32,8 @@ STEPS = (
 KNOBS = {"merge_across_nodes": 0, "max_page_sharing": 3, "use_zero_pages": 1}
 
 
-def sane() -> State:
-    player = Player(scenario(*STEPS, **KNOBS))
+def sane(policy: Policy = Policy.MAINLINE) -> State:
+    player = Player(scenario(*STEPS, **KNOBS), policy=policy)
     player.run()
     assert check_invariants(player.machine.state) == []
     return player.machine.state
@@ -81,6 +82,57 @@ def count_a_frame_twice(s: State) -> None:
 
 def count_a_remote_mapping_twice(s: State) -> None:
     s.node_counters[0, NodeCounter.REMOTE_MAPPINGS] += 1
+
+
+def count_a_frame_in_use_twice(s: State) -> None:
+    s.counters[Counter.FRAMES_IN_USE] += 1
+
+
+def forget_the_peak(s: State) -> None:
+    s.counters[Counter.PEAK_FRAMES] = 1
+
+
+def make_a_node_smaller_than_what_it_holds(s: State) -> None:
+    s.numa[1, state.NODE_PAGES] = s.node_counters[1, NodeCounter.FRAMES] - 1
+
+
+def number_more_frames_than_a_node_has(s: State) -> None:
+    in_use = s.node_counters[0, NodeCounter.FRAMES]
+    assert s.pfns[0, state.LAST_PFN] > in_use
+    s.numa[0, state.NODE_PAGES] = in_use
+
+
+def take_a_node_offline_with_all_that_is_on_it(s: State) -> None:
+    s.numa[1, state.OFFLINE] = 1
+
+
+def dangling_frame(s: State) -> int:
+    return int(np.flatnonzero(s.frame_bytes[:, state.FRAME_FLAGS] & state.DANGLING)[0])
+
+
+def count_a_dangling_page_twice(s: State) -> None:
+    s.counters[Counter.DANGLING_PAGES] += 1
+
+
+def leave_a_node_to_a_dangling_page(s: State) -> None:
+    s.frames[dangling_frame(s), state.FRAME_NODE] = s.frames[ksm_frame(s), state.FRAME_NODE]
+
+
+def let_a_page_dangle_that_is_no_ksm_page(s: State) -> None:
+    s.frame_bytes[dangling_frame(s), state.FRAME_FLAGS] = state.DANGLING
+
+
+def let_a_page_dangle_under_a_policy_that_knows_better(s: State) -> None:
+    s.knobs[Knob.POLICY] = Policy.SUBSTITUTE
+    s.counters[Counter.CORRUPTIONS] = 0
+
+
+def follow_a_dangling_node_where_there_is_none(s: State) -> None:
+    s.counters[Counter.CORRUPTIONS] += 1
+
+
+def leave_a_page_marked(s: State) -> None:
+    s.page_bytes[3, state.PAGE_FLAGS] |= state.SEEN
 
 
 def take_a_pfn_twice(s: State) -> None:
@@ -147,13 +199,46 @@ def write_to_a_ksm_frame_in_place(s: State) -> None:
     s.frames[ksm_frame(s), state.FRAME_CONTENT] += 1
 
 
+def root_of_shape(s: State) -> int:
+    root = int(s.trees[state.STABLE_ROOT, 0])
+    assert (s.stable_links[0, root, [state.LEFT, state.RIGHT]] != state.NIL).any()  # walks have been made here
+    return root
+
+
 def paint_the_root_red(s: State) -> None:
-    s.nodes[s.trees[state.STABLE_ROOT, 0], state.BLACK] = 0
+    s.stable_links[0, root_of_shape(s), state.BLACK] = 0
 
 
 def hang_the_root_below_itself(s: State) -> None:
-    root = s.trees[state.STABLE_ROOT, 0]
-    s.nodes[root, state.RIGHT] = root
+    root = root_of_shape(s)
+    s.stable_links[0, root, state.RIGHT] = root
+
+
+def content_in_tree(s: State, nid: int = 0) -> int:
+    return int(np.flatnonzero(s.stable_at[nid])[0])
+
+
+def log(s: State, entry: int, nid: int = 0) -> None:
+    s.stable_log[nid, s.trees[state.STABLE_LOGGED, nid]] = entry
+    s.trees[state.STABLE_LOGGED, nid] += 1
+
+
+def log_an_insertion_of_what_is_there(s: State) -> None:
+    log(s, content_in_tree(s) + 1)
+
+
+def log_an_erasure_of_what_is_not_there(s: State) -> None:
+    missing = int(np.flatnonzero(s.stable_at[0] == state.NIL)[0])
+    log(s, -missing - 1)
+
+
+def log_an_insertion_twice_and_an_erasure_so_that_all_is_there_in_the_end(s: State) -> None:
+    for entry in (1, 1, -1):
+        log(s, entry * (content_in_tree(s) + 1))
+
+
+def log_nothing(s: State) -> None:
+    log(s, 0)
 
 
 def forget_where_a_content_hangs(s: State) -> None:
@@ -161,7 +246,38 @@ def forget_where_a_content_hangs(s: State) -> None:
 
 
 def give_two_nodes_one_key(s: State) -> None:
-    s.nodes[:, state.RANK] = 1
+    assert root_of_shape(s) != state.NIL
+    s.rank[:] = 1
+    s.stable_links[:, :, state.KEY] = 1
+
+
+def hang_a_node_where_another_content_belongs(s: State) -> None:
+    s.nodes[s.stable_at[0, content_in_tree(s)], state.CONTENT] += 1
+
+
+def hang_a_node_into_another_nodes_tree(s: State) -> None:
+    s.nodes[s.stable_at[0, content_in_tree(s)], state.NID] = 1
+
+
+def forget_one_content_of_the_shape(s: State) -> None:
+    log(s, -content_in_tree(s) - 1)
+
+
+def move_a_ksm_frame_and_leave_its_node_behind(s: State) -> None:
+    s.frame_bytes[ksm_frame(s), state.FRAME_NID] ^= 1
+
+
+def let_a_node_wait_on_migrate_nodes(s: State) -> None:
+    s.scan[Scan.MIGRATE_FIRST] = s.frames[ksm_frame(s), state.FRAME_NODE]
+
+
+def note_another_key(s: State) -> None:
+    s.stable_links[0, root_of_shape(s), state.KEY] += 1
+
+
+def overlook_a_chain_on_the_way(s: State) -> None:
+    chain = chain_of(s)
+    s.stable_links[s.nodes[chain, state.NID], s.nodes[chain, state.CONTENT] + 1, state.LOOK] = 0
 
 
 def lose_a_dup(s: State) -> None:
@@ -229,6 +345,17 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("free_frames_are_free", keep_a_node_on_a_free_frame),
     ("frames_of_nodes_are_recounted", count_a_frame_twice),
     ("frames_of_nodes_are_recounted", count_a_remote_mapping_twice),
+    ("frames_in_use_are_recounted", count_a_frame_in_use_twice),
+    ("frames_in_use_are_recounted", forget_the_peak),
+    ("nodes_hold_no_more_than_they_can", make_a_node_smaller_than_what_it_holds),
+    ("nodes_hold_no_more_than_they_can", number_more_frames_than_a_node_has),
+    ("nodes_hold_no_more_than_they_can", take_a_node_offline_with_all_that_is_on_it),
+    ("dangling_pages_are_v4s", count_a_dangling_page_twice),
+    ("dangling_pages_are_v4s", leave_a_node_to_a_dangling_page),
+    ("dangling_pages_are_v4s", let_a_page_dangle_that_is_no_ksm_page),
+    ("dangling_pages_are_v4s", let_a_page_dangle_under_a_policy_that_knows_better),
+    ("dangling_pages_are_v4s", follow_a_dangling_node_where_there_is_none),
+    ("no_rmap_walk_is_under_way", leave_a_page_marked),
     ("pfns_are_taken_or_free_once", take_a_pfn_twice),
     ("pfns_are_taken_or_free_once", lose_the_free_pfns),
     ("zero_pages_are_recounted", count_a_zero_page_twice),
@@ -246,14 +373,25 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("ksm_frames_and_nodes_name_each_other", write_to_a_ksm_frame_in_place),
     ("stable_trees_are_red_black", paint_the_root_red),
     ("stable_trees_are_red_black", hang_the_root_below_itself),
+    ("stable_logs_fit_their_shapes", log_an_insertion_of_what_is_there),
+    ("stable_logs_fit_their_shapes", log_an_erasure_of_what_is_not_there),
+    ("stable_logs_fit_their_shapes", log_an_insertion_twice_and_an_erasure_so_that_all_is_there_in_the_end),
+    ("stable_logs_fit_their_shapes", log_nothing),
     ("keys_of_stable_trees_ascend", forget_where_a_content_hangs),
     ("keys_of_stable_trees_ascend", give_two_nodes_one_key),
+    ("keys_of_stable_trees_ascend", note_another_key),
+    ("keys_of_stable_trees_ascend", hang_a_node_where_another_content_belongs),
+    ("keys_of_stable_trees_ascend", hang_a_node_into_another_nodes_tree),
+    ("keys_of_stable_trees_ascend", forget_one_content_of_the_shape),
+    ("nodes_hang_where_their_frames_are", move_a_ksm_frame_and_leave_its_node_behind),
+    ("nodes_hang_where_their_frames_are", let_a_node_wait_on_migrate_nodes),
     ("chains_are_recounted", lose_a_dup),
     ("chains_are_recounted", give_a_dup_another_chain),
     ("chains_are_recounted", count_a_stale_dup_more),
     ("chains_are_recounted", count_a_dup_with_room_more),
     ("trees_know_what_walks_change", overlook_a_stale_node),
     ("trees_know_what_walks_change", count_a_chain_more),
+    ("trees_know_what_walks_change", overlook_a_chain_on_the_way),
     ("settled_chains_stay_as_they_are", note_the_wrong_dup),
     ("mm_list_is_linked_both_ways", cut_the_list_of_mms),
     ("mm_list_is_linked_both_ways", move_the_cursor_out_of_its_mm),
@@ -262,11 +400,20 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("unstable_trees_hold_this_scans_items", change_a_page_unnoticed),
     ("unstable_trees_hold_this_scans_items", hide_a_page_unnoticed),
 ]
+# under mainline nothing dangles, and nodes may be left behind
+POLICY_OF = {
+    count_a_dangling_page_twice: Policy.V4,
+    leave_a_node_to_a_dangling_page: Policy.V4,
+    let_a_page_dangle_that_is_no_ksm_page: Policy.V4,
+    let_a_page_dangle_under_a_policy_that_knows_better: Policy.V4,
+    move_a_ksm_frame_and_leave_its_node_behind: Policy.SUBSTITUTE,
+    let_a_node_wait_on_migrate_nodes: Policy.SUBSTITUTE,
+}
 
 
 @pytest.mark.parametrize(("rule", "change"), CASES, ids=[change.__name__ for _, change in CASES])
 def test_a_rule_notices_what_breaks_it(rule: str, change: Callable[[State], None]) -> None:
-    s = sane()
+    s = sane(POLICY_OF.get(change, Policy.MAINLINE))
     change(s)
     assert rule.replace("_", " ") in {fault.split(":")[0] for fault in check_invariants(s)}
 
@@ -277,6 +424,25 @@ def test_a_built_unstable_tree_must_hold_its_items() -> None:
     s.trees[state.UNSTABLE_EXACT, 1] = 1  # it claims to have been built, and is empty
     s.trees[state.UNSTABLE_ROOT, 1] = state.NIL
     assert any(fault.startswith("unstable trees hold this scans items: tree 1") for fault in check_invariants(s))
+
+
+def test_a_node_may_hold_more_than_it_has_once_memory_ran_out() -> None:
+    s = sane()
+    make_a_node_smaller_than_what_it_holds(s)
+    s.scan[Scan.OUT_OF_MEMORY] = 1
+    assert check_invariants(s) == []
+
+
+@pytest.mark.parametrize("policy", [policy for policy in Policy if policy != Policy.MAINLINE])
+def test_only_mainline_may_leave_the_nodes_of_moved_frames_behind(policy: Policy) -> None:
+    s = sane()
+    s.knobs[Knob.POLICY] = policy
+    assert check_invariants(s) == []
+    move_a_ksm_frame_and_leave_its_node_behind(s)
+    faults = {fault.split(":")[0] for fault in check_invariants(s)}
+    assert "nodes hang where their frames are" in faults
+    s.knobs[Knob.POLICY] = Policy.MAINLINE
+    assert {fault.split(":")[0] for fault in check_invariants(s)} == faults - {"nodes hang where their frames are"}
 
 
 def test_every_rule_is_tried() -> None:

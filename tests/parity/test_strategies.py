@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from oracle.language import normalise
 from parity.features import ALL, Tally, features
-from parity.strategies import Case, cases, random_case
+from parity.strategies import Case, PolicyCase, cases, policy_cases, random_case, random_policy_case
 from reference import Machine
 
 SEEDS = 300
@@ -31,6 +31,20 @@ def test_drawn_scenarios_are_what_the_recorder_takes(case: Case) -> None:
 @given(cases(merge_any=True))
 def test_the_kernels_rules_hold_after_every_step(case: Case) -> None:
     run(case, check=True)
+
+
+@settings(max_examples=60)
+@given(policy_cases())
+def test_the_rules_hold_after_every_step_whatever_moves(case: PolicyCase) -> None:
+    machine = Machine(case.document, case.kernel, case.checksum, policy=case.policy, callers=case.callers)
+    for index in range(len(machine.steps)):  # none of which raises OutOfMemory
+        assert "undefined" not in machine.step(index)
+        assert machine.invariants() == []
+
+
+def test_a_seed_is_a_policy_case_and_its_scenario_is_the_same_for_all_policies() -> None:
+    assert random_policy_case(5) == random_policy_case(5) != random_policy_case(6)
+    assert random_policy_case(5, "v4").document == random_policy_case(5, "nuksm").document
 
 
 def test_a_seed_is_a_case() -> None:

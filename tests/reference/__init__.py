@@ -5,7 +5,8 @@ or costs, and it is not fast: one Python object per page, per rmap_item and per 
 
 Written from the sources of Linux 6.1, 6.12 and 7.2 (mm/ksm.c, lib/rbtree.c, mm/rmap.c, mm/vma.c, mm/mmap.c, mm/migrate.c),
 whose words and order it keeps. Reading order: machine (one step), scan (ksm_do_scan, cmp_and_merge_page), stable and unstable
-(the trees), merge, memory and vma (page tables, anon_vma), rbtree.
+(the trees), merge, memory and vma (page tables, anon_vma), rbtree. Then what becomes of pages that move, also under policies
+that no kernel has: migrate, with place and rmap; rehome (what ksmd does about them); evacuate and numa (emptying memory).
 """
 
 from .freed import UseAfterFree

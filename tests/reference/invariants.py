@@ -13,7 +13,7 @@ from typing import Any
 
 from .memory import Frame, Mm, ZeroPage
 from .rbtree import rb_faults, rb_walk
-from .state import SEQNR_MASK, STABLE_FLAG, UNSTABLE_FLAG, Ksm, RmapItem, StableNode
+from .state import SEQNR_MASK, STABLE_FLAG, UNSTABLE_FLAG, FreedStableNode, Ksm, RmapItem, StableNode
 
 
 def broken_invariants(ksm: Ksm, live: Iterable[Mm]) -> list[str]:
@@ -27,6 +27,8 @@ def broken_invariants(ksm: Ksm, live: Iterable[Mm]) -> list[str]:
         *_stable_trees(ksm, nodes),
         *_unstable_trees(ksm, items),
         *_frames(mms, nodes),
+        *_rmap(ksm, mms),
+        *_numa(ksm, mms),
         *_vmas(mms),
     ]
 
@@ -148,6 +150,48 @@ def _frames(mms: Iterable[Mm], nodes: list[StableNode]) -> Iterator[str]:
             yield "ksmd holds a page while it sleeps"
         if frame.mapping is not None and owner.get(frame) is not frame.mapping:
             yield "a KSM page points to a stable node that is nowhere"
+
+
+def _mapped(mms: Iterable[Mm]) -> dict[Frame, None]:
+    return {page: None for mm in mms for page in mm.page_table.values() if isinstance(page, Frame)}
+
+
+def _rmap(ksm: Ksm, mms: Iterable[Mm]) -> Iterator[str]:
+    """A KSM page's way to its mappings begins with page->mapping; only v4 may leave it dangling."""
+    dangling = 0
+    for frame in _mapped(mms):
+        stable_node = frame.mapping
+        dangling += frame.dangling
+        if frame.dangling and (ksm.policy != "v4" or not frame.ksm or stable_node is not None):
+            yield "a page is dangling that should not be"
+        if stable_node is None:
+            continue
+        if isinstance(stable_node, FreedStableNode):
+            yield "a KSM page points to a stable node that has been freed"
+            continue
+        if stable_node.kpage is not frame:
+            yield "the stable node of a KSM page has the kpfn of another page"
+        if ksm.policy != "mainline" and ksm.get_kpfn_nid(frame) != stable_node.nid:
+            yield "a stable node is in the tree of another NUMA node than its page"
+    yield from _differs("dangling_pages", ksm.counted["dangling_pages"], dangling)
+    if ksm.policy != "v4":
+        yield from _differs("corruptions", ksm.counted["corruptions"], 0)
+
+
+def _numa(ksm: Ksm, mms: Iterable[Mm]) -> Iterator[str]:
+    mapped = _mapped(mms)
+    for nid, node in enumerate(ksm.nodes):
+        here = {frame.pfn: frame for frame in mapped if frame.nid == nid}
+        if here != node.frames:
+            yield f"the frames of NUMA node {nid} are not those that are mapped"
+        if sorted([*node.free, *node.frames]) != list(range(node.used)):
+            yield f"NUMA node {nid} has a frame number twice or not at all"
+        if node.isolated:
+            yield f"NUMA node {nid} has isolated frames left"
+        if node.frames and not node.online:
+            yield f"NUMA node {nid} is offline, and in use"
+        if 0 < node.pages < node.used:
+            yield f"NUMA node {nid} has used more frames than it has"
 
 
 def _vmas(mms: Iterable[Mm]) -> Iterator[str]:

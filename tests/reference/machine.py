@@ -1,27 +1,32 @@
 """A machine that runs a scenario step by step and is observed as the recorder observes the real one.
 
-It takes the normalised document (defaults filled in, ranges checked) and trusts it. Time stands still unless the caller moves
+It takes the normalised document (defaults filled in, ranges checked) and trusts it, also where it holds what no recorder takes:
+`node_pages`, callers, and the steps rebind, offline, online, compaction, thp and cma. Time stands still unless the caller moves
 `now_ns`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from . import observe
+from .evacuate import alloc_contig_range, offline_pages
 from .freed import UseAfterFree
 from .invariants import broken_invariants
 from .kernels import KERNELS
 from .knobs import Errno, run_store, write_knob
-from .memory import Mm, break_ksm, dup_mmap, exit_mmap, move_page, read_page, unmap_page, write_page
+from .memory import Mm, break_ksm, dup_mmap, exit_mmap, read_page, unmap_page, write_page
+from .migrate import move_page
+from .policies import MAINLINE_CALLERS
 from .scan import ksm_do_scan
 from .state import Ksm
 from .vma import Flags, Vma, madvise, mprotect, munmap, vma_modify_flags
 
 FORMAT = 1
 FIRST_PAGE = 0x10000000  # page number at which the areas of a process begin
+PAGES_PER_HUGE_PAGE = 512
 
 Step = dict[str, Any]
 
@@ -31,13 +36,31 @@ def _distinct_checksum(content: int) -> int:
 
 
 class Machine:
-    """`checksum` maps a content to its 32-bit checksum; left out, no two contents have the same."""
+    """`checksum` maps a content to its 32-bit checksum; left out, no two contents have the same.
 
-    def __init__(self, scenario_document: dict[str, Any], kernel: str, checksum: Callable[[int], int] | None = None) -> None:
+    `policy`, `callers`: what becomes of a KSM page that moves, and who may have it moved; words of `policies`. `node_pages`:
+    page frames of each node; 0: the document's own "node_pages", if it has some, else as many as are wanted. A step raises
+    OutOfMemory where none is left.
+    """
+
+    def __init__(
+        self,
+        scenario_document: dict[str, Any],
+        kernel: str,
+        checksum: Callable[[int], int] | None = None,
+        *,
+        policy: str = "mainline",
+        callers: Collection[str] = MAINLINE_CALLERS,
+        node_pages: int = 0,
+    ) -> None:
         self.document = scenario_document
         self.steps: list[Step] = scenario_document["steps"]
-        self.ksm = Ksm(KERNELS[kernel], scenario_document["nodes"], checksum or _distinct_checksum)
+        self.node_pages = node_pages or scenario_document.get("node_pages", 0)
+        self.ksm = Ksm(
+            KERNELS[kernel], scenario_document["nodes"], checksum or _distinct_checksum, policy, callers, self.node_pages
+        )
         self.mms: dict[str, Mm] = {}
+        self._started = 0
         self.areas: dict[str, dict[str, tuple[int, int]]] = {}
         self._tables = observe.Tables()
         knobs = scenario_document["knobs"]
@@ -71,8 +94,12 @@ class Machine:
         self._observation["errno"] = errno or 0
         return self._observation | self._observe()
 
+    def counted(self) -> dict[str, int]:
+        """What moving pages has come to so far, by the names of `policies.COUNTED`."""
+        return dict(self.ksm.counted)
+
     def survey(self) -> dict[str, int]:
-        """unreachable_mappings and duplicates_left now."""
+        """unreachable_mappings, duplicates_left and stranded_pages now."""
         return observe.survey(self.ksm, self.mms)
 
     def invariants(self) -> list[str]:
@@ -97,8 +124,12 @@ class Machine:
         return self.mms[step["proc"]], start, start + step["count"]
 
     def _spawn(self, step: Step) -> None:
-        self.mms[step["proc"]] = Mm(step["proc"])
+        self.mms[step["proc"]] = self._new_mm(step["proc"])
         self.areas[step["proc"]] = {}
+
+    def _new_mm(self, name: str) -> Mm:
+        self._started += 1
+        return Mm(name, self._started)
 
     def _mmap(self, step: Step) -> None:
         mm, own = self.mms[step["proc"]], self.areas[step["proc"]]
@@ -160,10 +191,38 @@ class Machine:
 
     def _migrate(self, step: Step) -> None:
         mm, start, end = self._range(step)
-        self._observation["status"] = [move_page(self.ksm, mm, address, step["node"]) for address in range(start, end)]
+        node, caller = step["node"], step.get("caller", "move_pages")
+        self._observation["status"] = [move_page(self.ksm, mm, address, node, caller) for address in range(start, end)]
+
+    def _rebind(self, step: Step) -> None:
+        """mbind(MPOL_BIND) without MPOL_MF_MOVE, of what is mapped of an area."""
+        start, pages = self.areas[step["proc"]][step["area"]]
+        for vma in self.mms[step["proc"]].vmas:
+            if start <= vma.start < start + pages:
+                vma.nid = step["node"]
+
+    def _offline(self, step: Step) -> Errno:
+        return offline_pages(self.ksm, step["node"])
+
+    def _online(self, step: Step) -> None:
+        self.ksm.nodes[step["node"]].online = True
+
+    def _compaction(self, step: Step) -> Errno:
+        return self._contig_range(step["first"], PAGES_PER_HUGE_PAGE, "compaction")
+
+    def _thp(self, step: Step) -> Errno:
+        return self._contig_range(step["first"], PAGES_PER_HUGE_PAGE, "thp")
+
+    def _cma(self, step: Step) -> Errno:
+        first, count = step["range"]
+        return self._contig_range(first, count, "cma")
+
+    def _contig_range(self, first: int, count: int, caller: str) -> Errno:
+        nid, pfn = divmod(first, self.node_pages)
+        return alloc_contig_range(self.ksm, nid, range(pfn, pfn + count), caller)
 
     def _fork(self, step: Step) -> None:
-        parent, child = self.mms[step["proc"]], Mm(step["child"])
+        parent, child = self.mms[step["proc"]], self._new_mm(step["child"])
         self.areas[step["child"]] = dict(self.areas[step["proc"]])
         dup_mmap(self.ksm, child, parent)
         self.ksm.ksm_fork(child, parent)
@@ -214,9 +273,17 @@ class Machine:
         return run_store(self.ksm, step["value"])
 
 
-def replay(document: dict[str, Any], kernel: str, checksum: Callable[[int], int] | None = None) -> dict[str, Any]:
+def replay(
+    document: dict[str, Any],
+    kernel: str,
+    checksum: Callable[[int], int] | None = None,
+    *,
+    policy: str = "mainline",
+    callers: Collection[str] = MAINLINE_CALLERS,
+    node_pages: int = 0,
+) -> dict[str, Any]:
     """The recording of a scenario on the simulated kernel; it ends with the step that leads into freed memory, if one does."""
-    machine = Machine(document, kernel, checksum)
+    machine = Machine(document, kernel, checksum, policy=policy, callers=callers, node_pages=node_pages)
     steps: list[dict[str, Any]] = []
     for index in range(len(machine.steps)):
         steps.append(machine.step(index))

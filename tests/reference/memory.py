@@ -1,12 +1,14 @@
 """Frames, page tables, and what a process does to its own memory: faults, unsharing, unmapping, fork.
 
-It counts what the kernel counts at the fault (cow_ksm, zero pages). What ksmd makes of the pages later is not here.
+It counts what the kernel counts at the fault (cow_ksm, zero pages). What ksmd makes of the pages later is not here, nor is how
+they move.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .numa import OutOfMemory, nearest_with_room
 from .vma import Vma, anon_vma_fork, anon_vma_prepare, unlink_anon_vmas, vma_lookup
 
 if TYPE_CHECKING:
@@ -14,15 +16,19 @@ if TYPE_CHECKING:
 
 
 class Frame:
-    """struct page: an anonymous page, or a KSM page with `mapping` its stable node (None between birth and insertion)."""
+    """struct page: an anonymous page, or a KSM page with `mapping` its stable node (None between birth and insertion).
 
-    __slots__ = ("content", "ksm", "mapping", "mappings", "nid", "pfn", "refs")
+    `dangling`: the stable node to which a KSM page points has been freed (policy v4); `mapping` is None then, too.
+    """
+
+    __slots__ = ("content", "dangling", "ksm", "mapping", "mappings", "nid", "pfn", "refs")
 
     def __init__(self, content: int, nid: int, pfn: int) -> None:
         self.content, self.nid, self.pfn = content, nid, pfn
         self.mappings: dict[tuple[Mm, int], None] = {}  # ordered, so that replays do not depend on hashes
         self.ksm = False
         self.mapping: StableNode | None = None
+        self.dangling = False
         self.refs = 0  # held by ksmd
 
     @property
@@ -51,10 +57,11 @@ READ_ZERO_PAGE, KSM_ZERO_PAGE = ZeroPage(dirty=False), ZeroPage(dirty=True)
 
 
 class Mm:
-    """struct mm_struct. `page_table`: page number -> Frame or ZeroPage; `mm_users` 0 once the process has begun to exit."""
+    """struct mm_struct, the `started`th of the machine. `page_table`: page number -> Frame or ZeroPage; `mm_users` 0 once the
+    process has begun to exit."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, started: int) -> None:
+        self.name, self.started = name, started
         self.vmas: list[Vma] = []
         self.page_table: dict[int, Frame | ZeroPage] = {}
         self.mm_users = 1
@@ -78,6 +85,11 @@ def unmap_page(ksm: Ksm, mm: Mm, address: int) -> None:
     page = mm.page_table.pop(address, None)
     if isinstance(page, Frame):
         del page.mappings[mm, address]
+        if page.dangling:  # folio_remove_rmap_pte() would go to the stable node
+            ksm.counted["corruptions"] += 1
+            ksm.events["dangling page unmapped"] += 1
+            if not page.mappings:
+                ksm.counted["dangling_pages"] -= 1
         _free_if_unused(ksm, page)
     elif page is not None and page.dirty:  # ksm_might_unmap_zero_page()
         ksm.ksm_zero_pages -= 1
@@ -85,12 +97,22 @@ def unmap_page(ksm: Ksm, mm: Mm, address: int) -> None:
 
 
 def alloc_page(ksm: Ksm, content: int, nid: int) -> Frame:
-    """A frame of the node: the one freed last, as from a CPU's list of free pages, or one never used."""
-    free = ksm.free_pages[nid]
-    if free:
-        return Frame(content, nid, free.pop())
-    ksm.max_pfn += 1
-    return Frame(content, nid, ksm.max_pfn)
+    """A frame for a fault: of the node, or of the nearest other one that has room."""
+    if ksm.nodes[nid].has_room:
+        return alloc_page_of_node(ksm, content, nid)
+    fallback = nearest_with_room(ksm.nodes, nid)
+    if fallback is None:
+        raise OutOfMemory("no node has a page frame left")
+    ksm.events["fault fell back to another node"] += 1
+    return alloc_page_of_node(ksm, content, fallback)
+
+
+def alloc_page_of_node(ksm: Ksm, content: int, nid: int) -> Frame:
+    """A frame of this node and no other (__GFP_THISNODE); the caller knows that there is one."""
+    node = ksm.nodes[nid]
+    frame = Frame(content, nid, node.take_pfn())
+    node.frames[frame.pfn] = frame
+    return frame
 
 
 def get_page(frame: Frame) -> None:
@@ -106,7 +128,9 @@ def put_page(ksm: Ksm, frame: Frame) -> None:
 
 def _free_if_unused(ksm: Ksm, frame: Frame) -> None:
     if frame.freed:
-        ksm.free_pages[frame.nid].append(frame.pfn)
+        node = ksm.nodes[frame.nid]
+        del node.frames[frame.pfn]
+        node.give_pfn(frame.pfn)
 
 
 def write_page(ksm: Ksm, mm: Mm, address: int, content: int) -> None:
@@ -181,56 +205,11 @@ def dup_mmap(ksm: Ksm, mm: Mm, oldmm: Mm) -> None:
 
 def exit_mmap(ksm: Ksm, mm: Mm) -> None:
     """The end of an address space."""
-    for address in list(mm.page_table):
+    for address in sorted(mm.page_table):
         unmap_page(ksm, mm, address)
     for vma in mm.vmas:
         unlink_anon_vmas(vma)
     mm.vmas = []
-
-
-def rmap_walk_ksm(frame: Frame) -> set[tuple[Mm, int]]:
-    """The mappings of a KSM page that its rmap_items reach through their anon_vmas."""
-    if frame.mapping is None:
-        return set()
-    return {
-        (vma.mm, rmap_item.address)
-        for rmap_item in frame.mapping.hlist
-        for vma in rmap_item.anon_vma.vmas
-        if vma.start <= rmap_item.address < vma.end and vma.mm.page_table.get(rmap_item.address) is frame
-    }
-
-
-def move_page(ksm: Ksm, mm: Mm, address: int, nid: int) -> int | str:
-    """move_pages(MPOL_MF_MOVE_ALL) of one page: the status that it stores, "stuck" if it gave up and stored none."""
-    vma = vma_lookup(mm, address)
-    if vma is None:
-        return "EFAULT"
-    page = mm.page_table.get(address)
-    if page is None:
-        return ksm.kernel.absent_status
-    if not visible(ksm, vma):
-        return "ENOENT"
-    if isinstance(page, ZeroPage):
-        return "EFAULT"
-    if page.nid == nid:
-        return nid
-    if page.ksm and rmap_walk_ksm(page) != page.mappings.keys():
-        ksm.events["page stuck"] += 1
-        return "stuck"
-    _migrate_folio(ksm, page, nid)
-    return nid
-
-
-def _migrate_folio(ksm: Ksm, folio: Frame, nid: int) -> None:
-    newfolio = alloc_page(ksm, folio.content, nid)
-    newfolio.ksm = folio.ksm
-    ksm.events["KSM page moved" if folio.ksm else "page moved"] += 1
-    if folio.mapping is not None:  # folio_migrate_ksm()
-        newfolio.mapping, folio.mapping.kpage = folio.mapping, newfolio
-        folio.mapping = None
-    for mm, address in list(folio.mappings):
-        unmap_page(ksm, mm, address)
-        map_page(ksm, mm, address, newfolio)
 
 
 def _new_anonymous_page(ksm: Ksm, mm: Mm, address: int, content: int) -> None:

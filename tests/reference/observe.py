@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from .memory import Frame, Mm, ZeroPage, rmap_walk_ksm
-from .state import Ksm
+from .memory import Frame, Mm, ZeroPage, find_mergeable_vma
+from .rmap import rmap_walk_ksm
+from .state import STABLE_FLAG, Ksm, RmapItem
 
 PAGE_SIZE = 4096
 RMAP_ITEM_SIZE = 64  # sizeof(struct ksm_rmap_item)
@@ -62,7 +63,7 @@ class Tables:
     """
 
     def __init__(self) -> None:
-        self._ids: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._ids: dict[tuple[str, str, int], tuple[tuple[int, int], int]] = {}
         self._shown: dict[tuple[str, str], dict[str, Any]] = {}
         self._next_id = 0
 
@@ -78,13 +79,13 @@ class Tables:
         ids: dict[Frame, int] = {}
         for key, frame in frames.items():
             known = self._ids.get(key)
-            if known is not None and known[0] == frame.pfn:
+            if known is not None and known[0] == (frame.nid, frame.pfn):
                 ids[frame] = known[1]
         for frame in frames.values():
             if frame not in ids:
                 ids[frame] = self._next_id
                 self._next_id += 1
-        self._ids = {key: (frame.pfn, ids[frame]) for key, frame in frames.items()}
+        self._ids = {key: ((frame.nid, frame.pfn), ids[frame]) for key, frame in frames.items()}
 
         tables = {
             (name, area): _table([pages[name, area, k] for k in range(areas[name][area][1])], ids)
@@ -114,10 +115,19 @@ def _table(pages: list[Frame | ZeroPage | None], ids: Mapping[Frame, int]) -> di
 
 def survey(ksm: Ksm, mms: Mapping[str, Mm]) -> dict[str, int]:
     """`unreachable_mappings`: mappings of KSM frames that no rmap_item reaches; `duplicates_left`: KSM frames beyond one per
-    content and tree, the tree being that of the frame's own node."""
+    content and tree, the tree being that of the frame's own node; `stranded_pages`: pages in mergeable VMAs that map a KSM
+    frame and whose rmap_item is in no stable node."""
     frames = {page: None for mm in mms.values() for page in mm.page_table.values() if isinstance(page, Frame) and page.ksm}
     copies = Counter((ksm.get_kpfn_nid(frame), frame.content) for frame in frames)
     return {
         "unreachable_mappings": sum(frame.mapcount - len(rmap_walk_ksm(frame)) for frame in frames),
         "duplicates_left": sum(copies.values()) - len(copies),
+        "stranded_pages": sum(_is_stranded(item) for slot in ksm.mm_slots for item in slot.rmap_list),
     }
+
+
+def _is_stranded(rmap_item: RmapItem) -> bool:
+    page = rmap_item.mm.page_table.get(rmap_item.address)
+    if page is None or not page.ksm or rmap_item.flags & STABLE_FLAG:
+        return False
+    return find_mergeable_vma(rmap_item.mm, rmap_item.address) is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .memory import Frame, get_page, put_page
 from .merge import try_to_merge_two_pages, try_to_merge_with_ksm_page, try_to_merge_with_zero_page
 from .rbtree import RbRoot
+from .rehome import rehome
 from .stable import (
     add_to_migrate_nodes,
     ksm_get_folio,
@@ -25,12 +26,17 @@ U8_MAX = 255
 
 def cmp_and_merge_page(ksm: Ksm, page: Frame, rmap_item: RmapItem) -> None:
     """The stable tree, the checksum gate, the unstable tree; 6.1 looks into the stable tree before the gate."""
+    if page.dangling:  # page_stable_node() is freed memory
+        ksm.counted["corruptions"] += 1
+        ksm.events["dangling page visited"] += 1
+        return
     stable_node = page_stable_node(page)
     if stable_node is not None:
         if stable_node.head != "migrate_nodes" and ksm.get_kpfn_nid(stable_node.kpage) != stable_node.nid:
             stable_node_dup_del(ksm, stable_node)
             add_to_migrate_nodes(ksm, stable_node)
         if stable_node.head != "migrate_nodes" and rmap_item.head is stable_node:
+            rehome(ksm, page, rmap_item)
             return
     elif not ksm.kernel.stable_search_first:
         remove_rmap_item_from_tree(ksm, rmap_item)

@@ -6,7 +6,7 @@ Functions have the kernel's names and are in its order, except that 6.1's own ch
 from __future__ import annotations
 
 from .memory import Frame
-from .rbtree import LEFT, RIGHT, RbRoot, rb_erase, rb_insert_color, rb_link_node, rb_replace_node
+from .rbtree import LEFT, RIGHT, RbRoot, rb_erase, rb_insert_color, rb_link_node, rb_replace_node, rb_walk
 from .state import STABLE_NODE_CHAIN, Ksm, RmapItem, StableNode, free_stable_node, msecs_to_jiffies
 
 
@@ -220,7 +220,8 @@ def _walk(ksm: Ksm, page: Frame, root: RbRoot, prune: bool) -> tuple[Look | None
     return None, parent, side
 
 
-def _insert(stable_node: StableNode, nid: int, parent: StableNode | None, side: int, root: RbRoot) -> None:
+def stable_tree_link(stable_node: StableNode, nid: int, parent: StableNode | None, side: int, root: RbRoot) -> None:
+    """Hang the node into the empty place that a walk has found."""
     stable_node.head, stable_node.nid = "tree", nid
     rb_link_node(stable_node, parent, side, root)
     rb_insert_color(stable_node, root)
@@ -239,7 +240,7 @@ def stable_tree_search(ksm: Ksm, page: Frame) -> Frame | None:
             if page_node is None:
                 return None
             ksm.migrate_nodes.remove(page_node)
-            _insert(page_node, nid, parent, side, root)
+            stable_tree_link(page_node, nid, parent, side, root)
             ksm.events["moved stable node inserted"] += 1
             return page if is_page_sharing_candidate(ksm, page_node) else None
         _, stable_node_dup, stable_node = look
@@ -298,7 +299,7 @@ def stable_tree_insert(ksm: Ksm, kpage: Frame) -> StableNode:
     look, parent, side = _walk(ksm, kpage, root, prune=False)
     new = StableNode(kpage, nid)
     if look is None:
-        _insert(new, nid, parent, side, root)
+        stable_tree_link(new, nid, parent, side, root)
     else:
         stable_node = look[2]
         if not stable_node.is_chain:
@@ -321,7 +322,24 @@ def stable_tree_append(ksm: Ksm, rmap_item: RmapItem, stable_node: StableNode) -
         ksm.events["stable node over max_page_sharing"] += 1
 
 
-# ---- dropping them all, for the knobs and run = 2
+# ---- dropping those of a part of memory, and dropping them all, for the knobs and run = 2
+
+
+def ksm_check_stable_tree(ksm: Ksm, nid: int) -> None:
+    """The memory of NUMA node `nid` has been taken offline: drop the nodes whose page was there, and chains that are empty."""
+    for root in ksm.root_stable_tree[: ksm.nr_node_ids]:
+        in_order = list(rb_walk(root))
+        chains = [node for node in in_order if node.is_chain]
+        for stable_node in in_order:
+            _remove_range(ksm, stable_node.hlist if stable_node in chains else [stable_node], nid)
+            if stable_node in chains and not stable_node.hlist:
+                free_stable_node_chain(ksm, stable_node, root)
+    _remove_range(ksm, ksm.migrate_nodes, nid)
+
+
+def _remove_range(ksm: Ksm, stable_nodes: list[StableNode], nid: int) -> None:
+    for stable_node in [node for node in stable_nodes if node.kpage.nid == nid]:
+        remove_node_from_stable_tree(ksm, stable_node)
 
 
 def remove_all_stable_nodes(ksm: Ksm) -> bool:

@@ -7,12 +7,14 @@ part of mm/ksm.c.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from .freed import OVERWRITTEN, UseAfterFree
 from .kernels import Kernel
 from .memory import Frame, Mm
+from .numa import NumaNode
+from .policies import COUNTED
 from .rbtree import RbNode, RbRoot
 from .vma import AnonVma
 
@@ -124,13 +126,21 @@ class Scan:
 
 
 class Ksm:
-    """One kernel's ksmd."""
+    """One kernel's ksmd, and the memory that it works on. `callers`: who may have KSM pages moved."""
 
-    def __init__(self, kernel: Kernel, n_nodes: int, checksum: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        n_nodes: int,
+        checksum: Callable[[int], int],
+        policy: str,
+        callers: Collection[str],
+        node_pages: int,
+    ) -> None:
         self.kernel, self.n_nodes, self.checksum = kernel, n_nodes, checksum
+        self.policy, self.callers = policy, callers
         self.now_ns = 0
-        self.free_pages: list[list[int]] = [[] for _ in range(n_nodes)]  # pfns, the one freed last at the end
-        self.max_pfn = 0
+        self.nodes = [NumaNode(node_pages) for _ in range(n_nodes)]
         self.run = 0
         self.merge_across_nodes = 1
         self.max_page_sharing = 256
@@ -147,6 +157,7 @@ class Ksm:
         self.pages_shared = self.pages_sharing = self.pages_unshared = self.rmap_items = 0
         self.stable_node_chains = self.stable_node_dups = 0
         self.pages_scanned = self.pages_skipped = self.ksm_zero_pages = self.cow_ksm = 0
+        self.counted = dict.fromkeys(COUNTED, 0)
         self.events: Counter[str] = Counter()
 
     @property

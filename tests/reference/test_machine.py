@@ -1,64 +1,31 @@
 """What no recording shows: the clock of chain pruning, colliding checksums, freed memory, and that the invariants can fail."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from reference import Machine
+from reference.machine import Step
 from reference.memory import Frame, get_page
-from reference.state import MAX_JIFFY_OFFSET, msecs_to_jiffies
+from reference.state import MAX_JIFFY_OFFSET, StableNode, msecs_to_jiffies
+from reference.steps import (
+    ALONE,
+    discard,
+    frames,
+    full_scan,
+    knob,
+    machine,
+    migrate,
+    mmap,
+    numa_machine,
+    run,
+    scan,
+    spawn,
+    write,
+)
 
 MS = 1_000_000
 NEVER = 100_000_000
-
-Step = dict[str, Any]
-
-
-def spawn(proc: str = "a") -> Step:
-    return {"op": "spawn", "proc": proc, "cpu_node": 0}
-
-
-def mmap(area: str, pages: int, node: int = 0, proc: str = "a") -> Step:
-    return {"op": "mmap", "proc": proc, "area": area, "pages": pages, "node": node, "mergeable": True}
-
-
-def write(area: str, *contents: int | None, proc: str = "a") -> Step:
-    return {"op": "write", "proc": proc, "area": area, "first": 0, "contents": list(contents)}
-
-
-def discard(area: str, first: int, count: int) -> Step:
-    return {"op": "discard", "proc": "a", "area": area, "first": first, "count": count}
-
-
-def full_scan(count: int = 1) -> Step:
-    return {"op": "full_scan", "count": count}
-
-
-def scan(batches: int = 1) -> Step:
-    return {"op": "scan", "batches": batches}
-
-
-def knob(name: str, value: int) -> Step:
-    return {"op": "knob", "name": name, "value": value}
-
-
-def machine(*steps: Step, kernel: str = "6.12", checksum: Callable[[int], int] | None = None, **knobs: int) -> Machine:
-    defaults = {"merge_across_nodes": 1, "max_page_sharing": 256, "use_zero_pages": 0, "smart_scan": 0}
-    defaults |= {"pages_to_scan": 100_000, "stable_node_chains_prune_millisecs": 0, "run": 1}
-    return Machine({"name": "test", "nodes": 2, "knobs": defaults | knobs, "steps": list(steps)}, kernel, checksum)
-
-
-def run(ran: Machine, steps: int | None = None) -> dict[str, Any]:
-    """Do the steps from the first; the last one's counters by name."""
-    for index in range(len(ran.steps) if steps is None else steps):
-        observation = ran.step(index)
-        assert ran.invariants() == []
-    return counters(ran, observation)
-
-
-def counters(ran: Machine, observation: dict[str, Any]) -> dict[str, Any]:
-    return dict(zip(ran.ksm.kernel.sysfs_fields, observation["sysfs"], strict=True))
 
 
 # ---- the clock
@@ -228,6 +195,37 @@ def test_harm_breaks_an_invariant(harm: Callable[[Machine], None]) -> None:
     assert sound.invariants()
 
 
+def forgotten_kpfn(ran: Machine) -> None:
+    node: StableNode = ran.ksm.root_stable_tree[1].rb_node
+    node.kpage = Frame(node.kpage.content, 1, 99)
+
+
+def wrong_tree(ran: Machine) -> None:
+    for frame in set(frames(ran, "m")):
+        ran.ksm.nodes[0].frames[frame.pfn] = ran.ksm.nodes[1].frames.pop(frame.pfn)
+        frame.nid = 0
+
+
+def dangling_elsewhere(ran: Machine) -> None:
+    frames(ran, "m")[0].dangling = True
+
+
+def lost_frame_number(ran: Machine) -> None:
+    ran.ksm.nodes[0].free.pop()
+
+
+def in_use_and_offline(ran: Machine) -> None:
+    ran.ksm.nodes[1].online = False
+
+
+@pytest.mark.parametrize("harm", [forgotten_kpfn, wrong_tree, dangling_elsewhere, lost_frame_number, in_use_and_offline])
+def test_harm_to_a_page_that_moved_breaks_an_invariant(harm: Callable[[Machine], None]) -> None:
+    sound = numa_machine(*ALONE, migrate("m", 0, 1, 1), policy="substitute")
+    run(sound)
+    harm(sound)
+    assert sound.invariants()
+
+
 # ---- the survey
 
 
@@ -238,10 +236,10 @@ def test_a_grandchild_that_no_rmap_item_reaches_is_surveyed() -> None:
     ]  # fmt: skip
     orphan = machine(*steps)
     run(orphan)
-    assert orphan.survey() == {"unreachable_mappings": 1, "duplicates_left": 0}
+    assert orphan.survey() == {"unreachable_mappings": 1, "duplicates_left": 0, "stranded_pages": 0}
 
 
 def test_dups_of_a_chain_are_duplicates_left() -> None:
     chain = machine(spawn(), mmap("m", 6), write("m", 7, 7, 7, 7, 7, 7), full_scan(2), max_page_sharing=2)
     run(chain)
-    assert chain.survey() == {"unreachable_mappings": 0, "duplicates_left": 2}
+    assert chain.survey() == {"unreachable_mappings": 0, "duplicates_left": 2, "stranded_pages": 0}

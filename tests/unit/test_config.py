@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ksmbatch.codes import Kernel, Policy
+from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Locking, Policy
 from ksmbatch.config import Config, expand, load
 from ksmbatch.errors import InputError
+from ksmbatch.generators import MOVERS
 
 TRACE = '[workload]\ntrace = "memory.parquet"\n'
+MOVED = (
+    TRACE + '[[workload.moves]]\nkind = "dance"\nat = "60s"\nmerge_across_nodes = 1\n'
+    '[[workload.moves]]\nkind = "rebalance"\nmm = "web"\nnode = 1\nat = 6\n[host]\nnodes = 2\n'
+)
 MIX = '[workload]\ngenerator = "mix"\nmms = 2\npages_per_mm = 100\n[run]\nfull_scans = 2\n'
 
 
@@ -68,6 +73,43 @@ def test_a_generator_has_its_own_keys_with_defaults(tmp_path: Path) -> None:
     assert config.workload.parameters.zero == 0.25
     assert config.workload.parameters.group == (3, 5)
     assert config.workload.label == "mix"
+
+
+def test_moves_are_read_by_their_movers_in_the_order_of_the_file(tmp_path: Path) -> None:
+    dance, rebalance = written(tmp_path, MOVED).workload.moves
+    assert (dance.mover, rebalance.mover) == (MOVERS["dance"], MOVERS["rebalance"])
+    assert (dance.key, rebalance.key) == ("workload.moves[0]", "workload.moves[1]")
+    assert dance.parameters == MOVERS["dance"].read({"at": "1min", "merge_across_nodes": 1}, "k")
+    assert rebalance.parameters == MOVERS["rebalance"].read({"mm": "web", "node": 1, "at": 6}, "k")
+
+
+def test_a_mover_as_a_generator_comes_before_other_moves(tmp_path: Path) -> None:
+    text = MIX.replace('"mix"', '"hotremove"').replace("[run]", "move = { node = 0, at = 1 }\n[run]")
+    config = written(tmp_path, text, 'workload.moves=[{kind = "dance", at = 1, merge_across_nodes = 0}]')
+    assert [(move.key, move.mover.name) for move in config.workload.all_moves] == [
+        ("workload.move", "hotremove"),
+        ("workload.moves[0]", "dance"),
+    ]
+    assert config.resolved()["workload"]["move"] == {"node": 0, "at": 1, "back": None}
+    assert written(tmp_path, text, "workload.move.back=2").workload.parameters.move.back == 2
+
+
+@pytest.mark.parametrize("preset", CALLER_PRESETS)
+def test_callers_are_a_preset_or_a_list(preset: str, tmp_path: Path) -> None:
+    config = written(tmp_path, TRACE, f"migration.callers={preset}")
+    assert config.migration.callers == CALLER_PRESETS[preset]
+    listed = written(tmp_path, TRACE, f"migration.callers={[caller.word for caller in reversed(CALLER_PRESETS[preset])]}")
+    assert listed.migration.callers == config.migration.callers
+    assert listed.run_id == config.run_id
+    assert config.resolved()["migration"]["callers"] == sorted(caller.word for caller in CALLER_PRESETS[preset])
+
+
+def test_migration_is_mainlines_without_locks_unless_told_otherwise(tmp_path: Path) -> None:
+    migration = written(tmp_path, TRACE).migration
+    assert (migration.policy, migration.locking) == (Policy.MAINLINE, Locking.NONE)
+    assert set(Caller) - set(migration.callers) == {Caller.NUMA_BALANCING}
+    config = written(tmp_path, TRACE, "migration.locking=tree_mutex", "migration.policy=nuksm", "migration.callers=[]")
+    assert config.resolved()["migration"] == {"policy": "nuksm", "callers": [], "locking": "tree_mutex"}
 
 
 def test_times_are_read_in_any_unit(tmp_path: Path) -> None:
@@ -128,6 +170,12 @@ def test_an_override_leaves_the_other_keys_of_a_table_alone(tmp_path: Path) -> N
     assert config.workload.node == {"web": 0, "db": 1}
 
 
+def test_an_item_of_a_list_can_be_set(tmp_path: Path) -> None:
+    dance, rebalance = written(tmp_path, MOVED, "workload.moves[1].at=7", "workload.moves[1].slices=3").workload.moves
+    assert (rebalance.parameters.at, rebalance.parameters.slices) == (7, 3)
+    assert dance == written(tmp_path, MOVED).workload.moves[0]
+
+
 # the grid
 
 SWEPT = TRACE + '[sweep]\n"ksm.merge_across_nodes" = [0, 1]\n"ksm.max_page_sharing" = [16, 256, 8]\n'
@@ -171,6 +219,33 @@ def test_the_workload_can_be_swept(tmp_path: Path) -> None:
     assert [point.config.workload.label for point in expand(config)] == ["memory.parquet", "other.parquet"]
 
 
+def test_what_moves_can_be_swept(tmp_path: Path) -> None:
+    points = expand(written(tmp_path, MOVED + '[sweep]\n"workload.moves[0].at" = [5, 8]\n"workload.moves[1].node" = [0, 1]\n'))
+    moves = [point.config.workload.moves for point in points]
+    assert [(dance.parameters.at, rebalance.parameters.node) for dance, rebalance in moves] == [(5, 0), (5, 1), (8, 0), (8, 1)]
+    assert len({point.config.run_id for point in points}) == 4
+
+
+def test_policies_callers_and_locking_can_be_swept(tmp_path: Path) -> None:
+    sweep = {
+        "migration.policy": '["mainline", "v4"]',
+        "migration.callers": '["2.6.33", "mainline", "all"]',
+        "migration.locking": '["none", "ksm_thread_mutex", "tree_mutex"]',
+    }
+    points = expand(written(tmp_path, TRACE + "[sweep]\n" + "\n".join(f'"{key}" = {words}' for key, words in sweep.items())))
+    assert len({point.config.run_id for point in points}) == 18
+    assert points[-1].config.migration == (
+        written(tmp_path, TRACE, "migration.policy=v4", "migration.callers=all", "migration.locking=tree_mutex").migration
+    )
+    assert points[-1].values == {"migration.policy": "v4", "migration.callers": "all", "migration.locking": "tree_mutex"}
+
+
+def test_pinned_guests_can_be_swept_over_nodes(tmp_path: Path) -> None:
+    guests = '[workload]\ngenerator = "pinned-guests"\npages_per_guest = 10\n[run]\nfull_scans = 1\n'
+    points = expand(written(tmp_path, guests + '[sweep]\n"host.nodes" = [1, 2, 8]\n'))
+    assert [len(point.config.host.distance) for point in points] == [1, 2, 8]
+
+
 def test_a_point_is_valid_even_if_the_sections_alone_would_not_be(tmp_path: Path) -> None:
     distance = "[host]\ndistance = [[10, 20], [20, 10]]\n"
     assert [
@@ -179,7 +254,7 @@ def test_a_point_is_valid_even_if_the_sections_alone_would_not_be(tmp_path: Path
 
 
 def test_a_configuration_travels_to_another_process(tmp_path: Path) -> None:
-    config = written(tmp_path, SWEPT)
+    config = written(tmp_path, MOVED + SWEPT.removeprefix(TRACE))
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -209,6 +284,28 @@ def test_the_run_id_depends_on_what_decides_the_results_only(tmp_path: Path) -> 
 
 def test_equal_times_in_other_units_are_the_same_run(tmp_path: Path) -> None:
     assert run_id(tmp_path, TRACE, "run.duration=60s") == run_id(tmp_path, TRACE, "run.duration=1min")
+
+
+def test_moves_are_part_of_the_run_id_and_equal_ones_are_equal(tmp_path: Path) -> None:
+    plain = run_id(tmp_path, MOVED)
+    assert plain != run_id(tmp_path, TRACE, "host.nodes=2")
+    assert run_id(tmp_path, MOVED, "workload.moves[0].at=1min") == plain
+    assert run_id(tmp_path, MOVED, "workload.moves[1].slices=1") == plain  # the default, said aloud
+    assert run_id(tmp_path, MOVED, "workload.moves[1].slices=2") != plain
+    assert written(tmp_path, MOVED).resolved()["workload"]["moves"] == [
+        {"kind": "dance", "at": "1min", "merge_across_nodes": 1},
+        {
+            "kind": "rebalance",
+            "mm": "web",
+            "node": 1,
+            "at": 6,
+            "slices": 1,
+            "every": 1,
+            "rebind": True,
+            "caller": "move_pages",
+        },
+    ]
+    assert "moves" not in written(tmp_path, TRACE).resolved()["workload"]
 
 
 def test_the_run_id_goes_by_what_the_workload_file_holds_not_where_it_lies(tmp_path: Path) -> None:

@@ -207,6 +207,14 @@ def test_runs_in_another_schema_run_again(tmp_path, monkeypatch) -> None:
         assert directory.look().kept == frozenset()
 
 
+def test_results_in_another_schema_are_not_read_as_if_they_were_in_this_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(results, "SCHEMA_VERSION", 1)
+    write(tmp_path, grid(A), [A])
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"1: is of another schema: must be 2.*run again"):
+        results.read(tmp_path)
+
+
 def test_kept_runs_of_other_sources_are_pointed_out(tmp_path, monkeypatch) -> None:
     write(tmp_path, grid(A), [A])
     monkeypatch.setattr(provenance, "software", lambda: {"sources": "another"})

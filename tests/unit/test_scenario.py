@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ksmbatch.codes import Caller
 from ksmbatch.errors import InputError
 from ksmbatch.scenario import (
     KNOBS,
     MAX_PAGES,
+    ClearFrames,
     Discard,
     Exit,
     Fork,
@@ -25,7 +27,10 @@ from ksmbatch.scenario import (
     Mmap,
     Mprotect,
     Munmap,
+    Offline,
+    Online,
     Read,
+    Rebind,
     Scan,
     SetKnob,
     SetRun,
@@ -68,6 +73,17 @@ def message(obj: object) -> str:
         ({"op": "madvise", **HEAP, "advice": "mergeable"}, Madvise(**HEAP, first=0, count=8, mergeable=True)),
         ({"op": "mprotect", **HEAP, "prot": "r"}, Mprotect(**HEAP, prot="r")),
         ({"op": "migrate", **HEAP, "count": 1, "node": 1}, Migrate(**HEAP, first=0, count=1, node=1)),
+        (
+            {"op": "migrate", **HEAP, "node": 1, "caller": "numa_balancing"},
+            Migrate(**HEAP, first=0, count=8, node=1, caller=Caller.NUMA_BALANCING),
+        ),
+        ({"op": "rebind", **HEAP, "node": 1}, Rebind(**HEAP, node=1)),
+        ({"op": "offline", "node": 1}, Offline(node=1)),
+        ({"op": "online", "node": 0}, Online(node=0)),
+        ({"op": "compaction", "first": 512}, ClearFrames(first=512, count=512, caller=Caller.COMPACTION)),
+        ({"op": "thp", "first": 1024}, ClearFrames(first=1024, count=512, caller=Caller.THP)),
+        ({"op": "cma", "range": [1030, 7]}, ClearFrames(first=1030, count=7, caller=Caller.CMA)),
+        ({"op": "cma", "range": [0, 1024]}, ClearFrames(first=0, count=1024, caller=Caller.CMA)),
         ({"op": "fork", "proc": "a", "child": "b"}, Fork(proc="a", child="b")),
         ({"op": "exit", "proc": "a"}, Exit(proc="a")),
         ({"op": "scan"}, Scan(batches=1)),
@@ -77,7 +93,21 @@ def message(obj: object) -> str:
     ],
 )
 def test_a_step_becomes_its_event(step: dict[str, Any], event: object) -> None:
-    assert parse_scenario(scenario(step), "f").steps[2:] == (event,)
+    assert parse_scenario(scenario(step, node_pages=1024), "f").steps[2:] == (event,)
+
+
+def test_a_node_has_as_many_frames_as_needed_unless_told_otherwise() -> None:
+    assert parse_scenario(scenario(), "f").node_pages == 0
+    assert parse_scenario(scenario(node_pages=100), "f").node_pages == 100
+
+
+def test_what_older_recordings_do_not_have_is_not_filled_in() -> None:
+    plain = parse_scenario(scenario({"op": "migrate", **HEAP, "node": 1}), "f").document
+    assert "node_pages" not in plain
+    assert "caller" not in plain["steps"][2]  # type: ignore[index]  # a list, as JSON has it
+    told = parse_scenario(scenario({"op": "migrate", **HEAP, "node": 1, "caller": "thp"}, node_pages=0), "f").document
+    assert list(told) == ["name", "nodes", "node_pages", "knobs", "steps"]
+    assert told["steps"][2]["caller"] == "thp"  # type: ignore[index]
 
 
 def test_null_contents_leave_their_pages_alone() -> None:
@@ -153,6 +183,8 @@ def test_a_process_name_may_be_an_area_name_of_another_process_too() -> None:
         (scenario(nodes=9), "f.json: s: nodes = 9: must be an integer from 1 to 8"),
         (scenario(nodes=True), "f.json: s: nodes = true: must be an integer from 1 to 8"),
         (scenario(nodes=2.0), "f.json: s: nodes = 2.0: must be an integer"),
+        (scenario(node_pages=-1), "f.json: s: node_pages = -1: must be an integer >= 0"),
+        (scenario(node_pages=None), "f.json: s: node_pages = null: must be an integer >= 0"),
         (scenario(abuot="x"), 'f.json: s: abuot = "x": unknown field (nearest: about)'),
         (scenario(about=1), "f.json: s: about = 1: must be a string"),
         (scenario(steps={}), "f.json: s: steps = {}: must be a list of steps"),
@@ -215,6 +247,17 @@ def test_a_bad_head_is_named(obj: object, line: str) -> None:
         ({"op": "mprotect", **HEAP, "prot": "x"}, 'step 2 (mprotect): prot = "x": must be one of none, r, rw'),
         ({"op": "mprotect", **HEAP, "count": 1, "prot": "r"}, "count = 1: must be the whole area, 8 pages"),
         ({"op": "migrate", **HEAP}, "step 2 (migrate): node: is missing: must be an integer from 0 to 1"),
+        (
+            {"op": "migrate", **HEAP, "node": 1, "caller": "numad"},
+            'step 2 (migrate): caller = "numad": must be one of hotremove, compaction, cma, thp, numa_balancing, move_pages',
+        ),
+        ({"op": "migrate", **HEAP, "node": 1, "caller": None}, "step 2 (migrate): caller = null: must be one of"),
+        ({"op": "rebind", **HEAP}, "step 2 (rebind): node: is missing: must be an integer from 0 to 1"),
+        ({"op": "rebind", **HEAP, "first": 0, "node": 1}, "step 2 (rebind): first = 0: unknown field"),
+        ({"op": "offline", "node": 2}, "step 2 (offline): node = 2: must be an integer from 0 to 1"),
+        ({"op": "online"}, "step 2 (online): node: is missing: must be an integer from 0 to 1"),
+        ({"op": "thp", "first": 0}, "step 2 (thp): first = 0: counts frames, which needs node_pages"),
+        ({"op": "cma", "range": [0, 1]}, "step 2 (cma): range = [0, 1]: counts frames, which needs node_pages"),
         ({"op": "fork", "proc": "a", "child": "a"}, 'step 2 (fork): child = "a": process names are not reused'),
         ({"op": "exit", "proc": "z"}, 'step 2 (exit): proc = "z": no such process (nearest: a)'),
         ({"op": "knob", "name": "run", "value": 1}, 'step 2 (knob): name = "run": must be one of merge_across_nodes,'),
@@ -224,6 +267,26 @@ def test_a_bad_head_is_named(obj: object, line: str) -> None:
 )
 def test_a_bad_step_is_named_with_its_key(step: object, line: str) -> None:
     assert line in message(scenario(step))
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ({"op": "compaction"}, "(compaction): first: is missing: must be an integer from 0 to 1999"),
+        ({"op": "compaction", "first": 2048}, "first = 2048: must be an integer from 0 to 1999"),
+        ({"op": "compaction", "first": 500}, "first = 500: must be a multiple of 512"),
+        ({"op": "thp", "first": 512}, "first = 512: must lie within one node: 512 frames, and node 0 ends with frame 999"),
+        ({"op": "thp", "first": 0, "count": 512}, "(thp): count = 512: unknown field"),
+        ({"op": "cma"}, "(cma): range: is missing: must be the first frame and how many"),
+        ({"op": "cma", "range": [1]}, "range = [1]: must be the first frame and how many"),
+        ({"op": "cma", "range": [2000, 1]}, "range[0] = 2000: must be an integer from 0 to 1999"),
+        ({"op": "cma", "range": [1, 0]}, "range[1] = 0: must be an integer >= 1"),
+        ({"op": "cma", "range": [1, True]}, "range[1] = true: must be an integer >= 1"),
+        ({"op": "cma", "range": [1998, 3]}, "range = [1998, 3]: must lie within one node: 3 frames, and node 1 ends with"),
+    ],
+)
+def test_frames_that_cannot_be_cleared_are_named(step: object, line: str) -> None:
+    assert line in message(scenario(step, node_pages=1000))
 
 
 @pytest.mark.parametrize(

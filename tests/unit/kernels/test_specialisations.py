@@ -10,21 +10,37 @@ from typing import Any
 
 import numba
 import pytest
-from machines import RECORDINGS
+from machines import RECORDINGS, filled, full_scan, migrate, scenario
 from small_sweep import write_small_sweep
 
 import ksmbatch.kernels
 from ksmbatch import accel
-from ksmbatch.codes import Kernel
+from ksmbatch.codes import Kernel, Policy
 from ksmbatch.config import load
 from ksmbatch.engine import simulate
 from ksmbatch.program import compile_config
 from ksmbatch.recordings import load_recordings
 from ksmbatch.replay import record
+from ksmbatch.scenario import parse_scenario
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off: nothing is compiled")
 
 SCENARIOS = {"fork_write", "migrate_chain", "knob_between", "unmerge_run2", "prot_none_zero", "zero_pages_toggle", "munmap"}
+
+MOVING = scenario(
+    *filled([7, 7, 8]),
+    *filled([7, 7], node=1, proc="b"),
+    full_scan(3),
+    migrate("m", 1),
+    {"op": "rebind", "proc": "b", "area": "m", "node": 0},
+    {"op": "fork", "proc": "a", "child": "c"},
+    {"op": "cma", "range": [64, 2]},
+    {"op": "offline", "node": 0},
+    {"op": "online", "node": 0},
+    full_scan(2),
+    node_pages=64,
+    merge_across_nodes=0,
+)
 
 
 def kernels() -> dict[str, Any]:
@@ -40,10 +56,12 @@ def kernels() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """What each kernel was compiled for in this process, after scenarios with all kinds of steps and a run by the clock."""
+    """What each kernel was compiled for in this process, after scenarios with all kinds of steps, and a run by the clock."""
     for recording in load_recordings(RECORDINGS / "6.12.json.gz"):
         if recording.scenario.name in SCENARIOS:
             record(recording.scenario, Kernel.V6_12)
+    for policy in Policy:
+        record(parse_scenario(MOVING, "test"), Kernel.V6_12, policy=policy)
     config = load(write_small_sweep(tmp_path_factory.mktemp("small")))
     simulate(compile_config(config), config)
     return {name: member.signatures for name, member in kernels().items()}
@@ -54,8 +72,13 @@ def test_the_engine_calls_kernels_that_were_compiled(signatures: dict[str, list[
         "ksmd.ksm_scan_thread",
         "fault.write_pages",
         "fault.fork_pages",
+        "fault.rebind_pages",
         "mm_slot.ksm_exit",
-        "migrate.mainline.move_pages",
+        "move_pages.move_pages",
+        "migrate.frame_move.recount_remote_mappings",
+        "hotplug.move_away",
+        "hotplug.check_stable_tree",
+        "clear_frames.clear_frames",
     }
     assert {name for name, compiled in signatures.items() if compiled} >= {f"ksmbatch.kernels.{name}" for name in entered}
 

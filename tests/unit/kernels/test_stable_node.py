@@ -20,7 +20,7 @@ def a_chain(s: State, n_dups: int, length: int = 2) -> tuple[int, list[int]]:
     """A chain in the tree of node 0 with dups of `length` members each (only their number); the list of dups, first first."""
     first = a_node(s, frame=0)
     s.nodes[first, state.LEN] = length
-    stable_chain.tree_insert(s, first, 0, int(NIL), 0)
+    stable_chain.tree_insert(s, first, 0)
     chain = int(stable_chain.alloc_stable_node_chain(s, first))
     dups = [first]
     for frame in range(1, n_dups):
@@ -53,10 +53,10 @@ def test_slots_are_given_out_in_order_and_the_one_freed_last_comes_back_first() 
 def test_a_slot_that_comes_back_remembers_nothing() -> None:
     s = tiny_state()
     node = a_node(s, content=5, frame=7, nid=1)
-    s.nodes[node, [state.LEN, state.FIRST, state.PREV, state.SETTLED]] = 9
+    s.nodes[node, [state.LEN, state.FIRST, state.PREV, state.SETTLED, state.FOUND]] = 9
     pool.free_stable_node(s, node)
     assert a_node(s, content=2, frame=4, nid=0) == node
-    row = dict.fromkeys(range(state.NODE_COLUMNS), 0) | {state.CONTENT: 2, state.RANK: 2, state.KPFN: 4}
+    row = dict.fromkeys(range(state.NODE_COLUMNS), 0) | {state.CONTENT: 2, state.KPFN: 4}
     assert s.nodes[node].tolist() == list(row.values())
 
 
@@ -137,8 +137,8 @@ def test_a_chain_is_hot_until_it_settles_and_again_when_a_dup_changes() -> None:
 def test_a_plain_node_whose_frame_goes_makes_its_tree_hot() -> None:
     s = tiny_state()
     node = a_node(s, nid=1)
-    stable_chain.tree_insert(s, node, 1, int(NIL), 0)
-    pool.kpfn_gone(s, node)
+    stable_chain.tree_insert(s, node, 1)
+    pool.kpfn_gone(s, node, 1)
     assert s.nodes[node, state.KPFN] == NO_FRAME
     assert s.trees[state.STABLE_HOT].tolist() == [0, 1]
 
@@ -147,7 +147,7 @@ def test_a_dup_whose_frame_goes_is_stale_and_has_no_room() -> None:
     s = tiny_state()
     chain, dups = a_chain(s, 3)
     pool.settle(s, chain, state.SETTLED_PRUNED)
-    pool.kpfn_gone(s, dups[2])
+    pool.kpfn_gone(s, dups[2], 0)
     assert s.nodes[chain, [state.STALE_DUPS, state.ROOMY_DUPS, state.SETTLED]].tolist() == [1, 2, state.UNSETTLED]
     assert s.trees[state.STABLE_HOT].tolist() == [1, 0]
 
@@ -156,5 +156,15 @@ def test_a_node_on_migrate_nodes_whose_frame_goes_is_in_no_walks_way() -> None:
     s = tiny_state()
     node = a_node(s)
     stable_tree.put_on_migrate_list(s, node)
-    pool.kpfn_gone(s, node)
+    pool.kpfn_gone(s, node, 0)
     assert s.trees[state.STABLE_HOT].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("nid", [0, 1])
+def test_a_stale_node_remembers_which_numa_node_had_its_frame_whatever_its_tree(nid: int) -> None:
+    s = tiny_state()
+    node = a_node(s, nid=0)
+    stable_chain.tree_insert(s, node, 0)
+    pool.kpfn_gone(s, node, nid)
+    assert s.nodes[node, [state.NID, state.LAST_NID]].tolist() == [0, nid]
+    assert s.trees[state.STABLE_HOT].tolist() == [1, 0]

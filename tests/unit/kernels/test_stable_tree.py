@@ -3,8 +3,9 @@
 The recordings show what all this comes to; the cases here are those whose outcome can be read off mm/ksm.c.
 """
 
+import numpy as np
 import pytest
-from unit.kernels.tiny import fill, tiny_state
+from unit.kernels.tiny import fill, shape_of, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
@@ -22,7 +23,7 @@ def plant(s: State, *contents: int, length: int = 1) -> dict[int, int]:
     for content in contents:
         node = int(stable_node.alloc_stable_node(s, content, content, 0))
         s.nodes[node, state.LEN] = length
-        stable_chain.tree_insert(s, node, 0, *map(int, stable_tree.find_place(s, 0, content)))
+        stable_chain.tree_insert(s, node, 0)
         planted[content] = node
     return planted
 
@@ -42,7 +43,7 @@ def chain(s: State, *lengths: int, stale: tuple[int, ...] = ()) -> tuple[int, li
             stable_chain.add_dup(s, dup, head)
         dups.insert(0, dup)
     for place in stale:
-        stable_node.kpfn_gone(s, dups[place])
+        stable_node.kpfn_gone(s, dups[place], 0)
     return head, dups
 
 
@@ -52,6 +53,12 @@ def dups_of(s: State, head: int) -> list[int]:
         found.append(dup)
         dup = int(s.nodes[dup, state.NEXT])
     return found
+
+
+def hot_and_chains(s: State) -> list[int]:
+    """Nodes in the tree of node 0 that a walk would change, and its chains."""
+    counted: list[int] = s.trees[[state.STABLE_HOT, state.STABLE_CHAINS], 0].tolist()
+    return counted
 
 
 def walk(s: State, content: int, prune: int = MAY_PRUNE) -> tuple[int, int, int]:
@@ -66,18 +73,11 @@ def test_every_content_is_found_where_it_hangs(force_exact: int) -> None:
     assert [walk(s, content) for content in (0, 2)] == [(NO_FRAME, NIL, NIL)] * 2
 
 
-@pytest.mark.parametrize(("content", "parent", "side"), [(0, 1, -1), (2, 1, 1), (5, 4, 1)])
-def test_a_new_node_hangs_where_a_search_for_it_ends(content: int, parent: int, side: int) -> None:
-    s = tiny_state()
-    planted = plant(s, 3, 1, 4)
-    assert tuple(map(int, stable_tree.find_place(s, 0, content))) == (planted[parent], side)
-
-
 def test_a_walk_drops_the_stale_nodes_on_its_path_and_no_others() -> None:
     s = tiny_state(n_contents=8)
     planted = plant(s, 1, 2, 3, 4, 5, 6, 7)  # (1, 2, (3, 4, (5, 6, 7)))
     for content in (1, 4, 5):
-        stable_node.kpfn_gone(s, planted[content])
+        stable_node.kpfn_gone(s, planted[content], 0)
     assert s.trees[state.STABLE_HOT, 0] == 3
     assert walk(s, 7)[0] == 7  # by 2, 4 and 6; without 4, 5 stands in its place, which is stale as well
     left = [content for content in range(1, 8) if s.stable_at[0, content] != NIL]
@@ -90,13 +90,33 @@ def test_a_walk_drops_the_stale_nodes_on_its_path_and_no_others() -> None:
 def test_the_first_dup_makes_a_chain_in_the_place_of_the_node() -> None:
     s = tiny_state()
     planted = plant(s, 1, 3, 5)
-    root = s.trees[state.STABLE_ROOT, 0]
-    assert root == planted[3]
+    assert shape_of(s) == (-1, 3, -5)
+    assert s.stable_at[0, 3] == planted[3]
     head = int(stable_chain.alloc_stable_node_chain(s, planted[3]))
-    assert s.trees[state.STABLE_ROOT, 0] == head == s.stable_at[0, 3]
-    assert s.nodes[head, [state.LEFT, state.RIGHT]].tolist() == [planted[1], planted[5]]
+    assert shape_of(s) == (-1, 3, -5)
+    assert s.stable_at[0, [1, 3, 5]].tolist() == [planted[1], head, planted[5]]
     assert dups_of(s, head) == [planted[3]]
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [1, 1]
+
+
+def test_a_walk_has_to_look_at_chains_and_at_what_is_stale_and_passes_everything_else() -> None:
+    s = tiny_state()
+    planted = plant(s, 1, 2, 4)
+    head, dups = chain(s, 2, 2)
+
+    def looks() -> list[int]:
+        seen: list[int] = (np.flatnonzero(s.stable_links[0, :, state.LOOK]) - 1).tolist()
+        return seen
+
+    assert looks() == [3]
+    stable_node.kpfn_gone(s, planted[2], 0)
+    stable_node.kpfn_gone(s, dups[0], 0)
+    assert looks() == [2, 3]
+    assert walk(s, 3)[2] == dups[1]  # the chain is gone, and on the way to it 2
+    assert s.nodes[head, state.WHERE] == state.FREE
+    assert [s.stable_at[0, 2], s.stable_links[0, 4, state.LOOK]] == [NIL, 0]
+    plant(s, 2)
+    assert looks() == []
 
 
 # which dup is taken: (lengths of the dups, kernel, prunes, place of the one taken or None, is it then the first)
@@ -151,10 +171,11 @@ def test_the_last_dup_takes_the_place_of_its_chain() -> None:
     s = tiny_state(max_page_sharing=FULL)
     head, dups = chain(s, 2, 2, stale=(0,))
     assert walk(s, 3) == (1, dups[1], dups[1])
-    assert s.stable_at[0, 3] == s.trees[state.STABLE_ROOT, 0] == dups[1]
+    assert s.stable_at[0, 3] == dups[1]
+    assert shape_of(s) == 3
     assert s.nodes[head, state.WHERE] == state.FREE
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
-    assert s.trees[:3, 0].tolist() == [dups[1], 0, 0]
+    assert hot_and_chains(s) == [0, 0]
 
 
 def test_a_chain_of_one_full_dup_does_not_collapse_on_6_1() -> None:
@@ -169,7 +190,8 @@ def test_a_chain_without_dups_goes() -> None:
     s = tiny_state()
     chain(s, 2, 2, stale=(0, 1))
     assert walk(s, 3) == (NO_FRAME, NIL, NIL)
-    assert s.trees[:3, 0].tolist() == [NIL, 0, 0]
+    assert shape_of(s) is None
+    assert hot_and_chains(s) == [0, 0]
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
 
 
@@ -233,7 +255,7 @@ def ksm_page(s: State, page: int, frame_nid: int, tree: int | None) -> int:
     if tree is None:
         stable_tree.put_on_migrate_list(s, node)
     else:
-        stable_chain.tree_insert(s, node, tree, int(NIL), 0)
+        stable_chain.tree_insert(s, node, tree)
     return node
 
 
@@ -242,7 +264,7 @@ def test_a_moved_node_that_an_ordinary_page_meets_leaves_the_tree_empty() -> Non
     moved = ksm_page(s, 1, frame_nid=1, tree=0)
     fill(s, 3)
     assert stable_tree.stable_tree_search(s, 0) == NO_FRAME
-    assert s.trees[state.STABLE_ROOT].tolist() == [NIL, NIL]
+    assert [shape_of(s, nid) for nid in (0, 1)] == [None, None]
     assert s.scan[Scan.MIGRATE_FIRST] == moved
 
 
@@ -253,7 +275,8 @@ def test_a_waiting_node_takes_the_place_of_one_that_moved_itself(length: int, ha
     waiting = ksm_page(s, 0, frame_nid=0, tree=None)
     s.nodes[waiting, state.LEN] = length
     assert stable_tree.stable_tree_search(s, 0) == (0 if has_room else NO_FRAME)
-    assert s.stable_at[0, 3] == s.trees[state.STABLE_ROOT, 0] == waiting
+    assert s.stable_at[0, 3] == waiting
+    assert shape_of(s) == 3
     assert s.nodes[waiting, [state.NID, state.WHERE]].tolist() == [0, state.IN_TREE]
     assert s.scan[Scan.MIGRATE_FIRST] == moved
 
@@ -311,8 +334,9 @@ def test_nodes_whose_frames_are_gone_can_be_dropped_and_others_keep_a_knob_busy(
     s = tiny_state()
     planted = plant(s, 1, 2)
     chain(s, 2, 2, stale=(0, 1))
-    stable_node.kpfn_gone(s, planted[2])
+    stable_node.kpfn_gone(s, planted[2], 0)
     assert stable_tree.remove_all_stable_nodes(s)
-    stable_node.kpfn_gone(s, planted[1])
+    stable_node.kpfn_gone(s, planted[1], 0)
     assert not stable_tree.remove_all_stable_nodes(s)
-    assert s.trees[:3, 0].tolist() == [NIL, 0, 0]
+    assert shape_of(s) is None
+    assert hot_and_chains(s) == [0, 0]

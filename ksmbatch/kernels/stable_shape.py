@@ -1,0 +1,66 @@
+"""The shape of the stable trees: what happens to a tree is written down, and done to it when its shape is about to be seen.
+
+Linux's tree of a NUMA node has one place per content, whatever hangs there: a plain node, a chain, another node later. So the
+links are those of contents, and `stable_at` says what hangs where. Who looks for what is `stable_tree`'s business. See
+docs/adr/0002.
+"""
+
+from numpy import int64
+
+from ksmbatch.accel import kernel
+from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
+from ksmbatch.state import KEY, LEFT, NIL, RIGHT, STABLE_HOT, STABLE_LOGGED, STABLE_ROOT
+
+
+@kernel
+def find_place(s, nid, content):
+    """Where `content`, which the shape of the tree of `nid` lacks, would hang.
+
+    Reads: stable_links, trees, rank. Returns: parent (content + 1, or NIL), side (< 0: left).
+    """
+    key = int64(s.rank[content])
+    parent = NIL
+    side = 0
+    current = int64(s.trees[STABLE_ROOT, nid])
+    while current != NIL:
+        parent = current
+        side = -1 if key < s.stable_links[nid, current, KEY] else 1
+        current = int64(s.stable_links[nid, current, LEFT if side < 0 else RIGHT])
+    return parent, side
+
+
+@kernel
+def reshape(s, nid, entry):
+    """Does to the shape what an `entry` of the log says. Writes: stable_links, trees."""
+    if entry < 0:
+        rb_erase(s.stable_links[nid], s.trees[STABLE_ROOT], nid, -entry)
+        return
+    s.stable_links[nid, entry, KEY] = s.rank[entry - 1]
+    parent, side = find_place(s, nid, entry - 1)
+    rb_link_and_insert(s.stable_links[nid], s.trees[STABLE_ROOT], nid, entry, parent, side)
+
+
+@kernel
+def build_stable_tree(s, nid):
+    """Brings the shape of the tree of `nid` up to date: to be called before it is looked at. Writes: stable_links, trees."""
+    for k in range(s.trees[STABLE_LOGGED, nid]):
+        reshape(s, nid, int64(s.stable_log[nid, k]))
+    s.trees[STABLE_LOGGED, nid] = 0
+
+
+@kernel
+def note_shape(s, nid, entry):
+    """A content came into the tree of `nid` (`entry` = content + 1) or left it (-content - 1).
+
+    Where walks are made at the time, the shape follows at once; else it can wait, at best for ever.
+    Writes: stable_log, trees, stable_links.
+    """
+    logged = int64(s.trees[STABLE_LOGGED, nid])
+    if logged == 0 and s.trees[STABLE_HOT, nid] != 0:
+        reshape(s, nid, entry)
+        return
+    if logged == s.stable_log.shape[1]:
+        build_stable_tree(s, nid)
+        logged = 0
+    s.stable_log[nid, logged] = entry
+    s.trees[STABLE_LOGGED, nid] = logged + 1
