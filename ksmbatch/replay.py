@@ -79,6 +79,10 @@ class Session:
             batches = self.machine.counter(Counter.WAKEUPS) - wakeups if isinstance(step, Scan | FullScan) else None
             yield self._observe(outcome.errno, outcome.status, batches)
 
+    def last(self) -> dict[str, int]:
+        """All counters now, by name."""
+        return derive(self.machine.state.counters.tolist())
+
     def counted(self) -> dict[str, int]:
         """What moves came to so far: the counters that no kernel has, by name."""
         return {metric.name: self.machine.counter(Counter[metric.name.upper()]) for metric in MOVE_COUNTERS}
