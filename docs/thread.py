@@ -221,7 +221,7 @@ def _claims(got: Outcomes) -> list[Sequence[str]]:
         (
             "all",
             "the reverse mapping must find every KSM page at all times",
-            "`ksmbatch/invariants.py`",
+            "`ksmbatch/invariants/stable.py`",
             f"tested after every event, under all policies but `v4`, which gives up {whole(v4['migrate_stuck'])} moves for "
             "mappings that it does not find",
         ),

@@ -5,12 +5,12 @@ It knows neither configurations nor results; `engine` drives it through a whole 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import ClassVar
 
 import numpy as np
 
-from ksmbatch import migration, state
+from ksmbatch import migration, state, survey
+from ksmbatch.address_spaces import AddressSpaces
 from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Move, Policy, Run, Status
 from ksmbatch.errors import OutOfMemory
 from ksmbatch.events import (
@@ -34,13 +34,13 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_walk, stable_chain, stable_tree, unstable_tree
-from ksmbatch.metrics import PAGE_BYTES, RMAP_ITEM_BYTES, Counter
+from ksmbatch.kernels import fault, ksmd, mm_slot, stable_chain, stable_tree, unstable_tree
+from ksmbatch.metrics import Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
 from ksmbatch.state import Scan as ScanState
 from ksmbatch.sysfs import parse_knob
-from ksmbatch.vmas import Vma, Vmas
+from ksmbatch.vmas import Vma
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,18 +118,7 @@ class Machine:
         )
         self.live: dict[str, int] = {}  # process -> mm, in the order of start
         self._numbers = {layout.name: number for number, layout in enumerate(program.mms)}
-        self._vmas: dict[int, Vmas] = {}
-        self._areas: dict[int, set[str]] = {}
-        self._has_forks = any(layout.parent != state.NO_MM for layout in program.mms)
-        n_linked = program.n_pages if self._has_forks else 0
-        self._anon_vma_numbers = count(1)
-        self._chains: dict[tuple[int, ...], int] = {(): 0}
-        self._links = state.AnonVmas(
-            page_anon_vma=np.zeros(n_linked, np.int32),
-            page_chain=np.zeros(n_linked, np.int32),
-            chain_start=np.zeros(2, np.int32),
-            chain_anon_vma=np.zeros(0, np.int32),
-        )
+        self._spaces = AddressSpaces(program)
         for name, nanoseconds in (costs or {}).items():
             self.state.knobs[Knob[name]] = nanoseconds
         self.state.knobs[Knob.KERNEL] = kernel
@@ -157,8 +146,7 @@ class Machine:
     def _spawn(self, step: Spawn) -> Outcome:
         number = self._numbers[step.proc]
         self.live[step.proc] = number
-        self._vmas[number] = Vmas(self.kernel, self._anon_vma_numbers)
-        self._areas[number] = set()
+        self._spaces.spawn(number, self.kernel)
         self.state.mms[number, state.USERS] = 1
         return _DONE
 
@@ -166,12 +154,12 @@ class Machine:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         merge_any = bool(self.state.mms[number, state.MERGE_ANY])
-        self._vmas[number].add(first, first + pages, step.node, mergeable=merge_any or step.mergeable)
-        self._areas[number].add(step.area)
+        self._spaces[number].add(first, first + pages, step.node, mergeable=merge_any or step.mergeable)
+        self._spaces.add_area(number, step.area)
         self.state.page_bytes[first : first + pages, state.PAGE_NID] = step.node
         if merge_any or step.mergeable:
             self._register(number)
-        self._vmas_changed(number)
+        self._spaces.tell(number, self.state)
         return _DONE
 
     def _write(self, step: DenseWrite) -> Outcome:
@@ -180,13 +168,13 @@ class Machine:
         if len(pages) == 0:
             return _DONE
         changed = False
-        for vma in self._vmas[number].overlapping(step.first + int(pages[0]), step.first + int(pages[-1]) + 1):
+        for vma in self._spaces[number].overlapping(step.first + int(pages[0]), step.first + int(pages[-1]) + 1):
             inside = np.searchsorted(pages, (vma.start - step.first, vma.end - step.first))
             if vma.anon_vma is None and inside[0] < inside[1]:
-                self._vmas[number].fault(vma)
+                self._spaces[number].fault(vma)
                 changed = True
         if changed:
-            self._vmas_changed(number)
+            self._spaces.tell(number, self.state)
         fault.write_pages(self.state, step.first, pages, step.contents)
         return _DONE
 
@@ -198,18 +186,18 @@ class Machine:
     def _discard(self, step: Discard) -> Outcome:
         number, first, end = self._range(step)
         fault.zap_pages(self.state, first, end)
-        return _errno_of(self._vmas[number].covers(first, end))
+        return _errno_of(self._spaces[number].covers(first, end))
 
     def _munmap(self, step: Munmap) -> Outcome:
         number, first, end = self._range(step)
         fault.zap_pages(self.state, first, end)
-        self._vmas[number].unmap(first, end)
-        self._vmas_changed(number)
+        self._spaces[number].unmap(first, end)
+        self._spaces.tell(number, self.state)
         return _DONE
 
     def _madvise(self, step: Madvise) -> Outcome:
         number, first, end = self._range(step)
-        covered = self._vmas[number].covers(first, end)
+        covered = self._spaces[number].covers(first, end)
 
         def before(vma: Vma, start: int, stop: int) -> None:
             if step.mergeable:
@@ -217,8 +205,8 @@ class Machine:
             elif vma.anon_vma is not None:
                 self._unmerge(start, stop)
 
-        self._vmas[number].madvise(first, end, mergeable=step.mergeable, before=before)
-        self._vmas_changed(number)
+        self._spaces[number].madvise(first, end, mergeable=step.mergeable, before=before)
+        self._spaces.tell(number, self.state)
         return _errno_of(covered)
 
     def _merge_any(self, step: MergeAny) -> Outcome:
@@ -230,19 +218,19 @@ class Machine:
         if step.value:
             self._register(number)
         self.state.mms[number, state.MERGE_ANY] = step.value
-        for vma in self._vmas[number]:
+        for vma in self._spaces[number]:
             if vma.flags.mergeable and not step.value and vma.anon_vma is not None:
                 self._unmerge(vma.start, vma.end)
             vma.flags = replace(vma.flags, mergeable=bool(step.value))  # flag by flag: no VMAs are merged
-        self._vmas_changed(number)
+        self._spaces.tell(number, self.state)
         return _DONE
 
     def _mprotect(self, step: Mprotect) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         fault.note_pages_hidden(self.state, first, first + pages)
-        covered = self._vmas[number].mprotect(first, first + pages, step.prot)
-        self._vmas_changed(number)
+        covered = self._spaces[number].mprotect(first, first + pages, step.prot)
+        self._spaces.tell(number, self.state)
         return _errno_of(covered)
 
     def _migrate(self, step: Migrate) -> Outcome:
@@ -251,7 +239,7 @@ class Machine:
 
     def migrate(self, first: int, end: int, nid: int, caller: Caller) -> Outcome:
         """Moves the global pages [first, end) to `nid`."""
-        self.state, codes = migration.move(self.state, self._links, first, end, nid, caller)
+        self.state, codes = migration.move(self.state, self._spaces.links, first, end, nid, caller)
         if self.kernel < Kernel.V6_12:
             codes[codes == Move.ABSENT] = Move.UNMAPPED  # the same error for both
         return Outcome(codes=codes)
@@ -259,12 +247,12 @@ class Machine:
     def _rebind(self, step: Rebind) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
-        self._vmas[number].rebind(first, first + pages, step.node)
+        self._spaces[number].rebind(first, first + pages, step.node)
         fault.rebind_pages(self.state, first, first + pages, step.node)
         return _DONE
 
     def _offline(self, step: Offline) -> Outcome:
-        self.state, errno = migration.take_offline(self.state, self._links, step.node)
+        self.state, errno = migration.take_offline(self.state, self._spaces.links, step.node)
         return Outcome(errno=errno)
 
     def _online(self, step: Online) -> Outcome:
@@ -272,7 +260,7 @@ class Machine:
         return _DONE
 
     def _clear_frames(self, step: ClearFrames) -> Outcome:
-        return Outcome(errno=migration.clear_frames(self.state, self._links, step.first, step.count, step.caller))
+        return Outcome(errno=migration.clear_frames(self.state, self._spaces.links, step.first, step.count, step.caller))
 
     def _fork(self, step: Fork) -> Outcome:
         parent = self.live[step.proc]
@@ -281,11 +269,10 @@ class Machine:
         self.live[step.child] = child
         offset = layout.first - self.program.mms[parent].first
         end = self.program.mms[parent].first + layout.inherited
-        self._vmas[child] = self._vmas[parent].fork(end, offset)
-        self._areas[child] = set(self._areas[parent])
+        self._spaces.fork(parent, child, end, offset)
         fault.fork_pages(self.state, parent, child, end)
         self.state.mms[child, [state.USERS, state.MERGE_ANY]] = 1, self.state.mms[parent, state.MERGE_ANY]
-        self._vmas_changed(child)
+        self._spaces.tell(child, self.state)
         if self.state.mms[parent, state.REGISTERED]:
             self._register(child)
         if self.kernel < Kernel.V6_12:
@@ -298,9 +285,7 @@ class Machine:
         layout = self.program.mms[number]
         mm_slot.ksm_exit(self.state, number)
         fault.zap_pages(self.state, layout.first, layout.end)
-        self._vmas[number].clear()
-        self._vmas_changed(number)
-        del self._vmas[number], self._areas[number]
+        self._spaces.exit(number, self.state)
         return _DONE
 
     def _scan(self, step: Scan) -> Outcome:
@@ -370,52 +355,19 @@ class Machine:
 
     def process_counters(self, number: int) -> dict[str, int]:
         """/proc/PID/ksm_merging_pages and the lines of /proc/PID/ksm_stat of mm `number`."""
-        mm = self.state.mms[number]
-        merging, items, zero = int(mm[state.MERGING]), int(mm[state.ITEMS]), int(mm[state.ZERO_PAGES])
-        return {
-            "ksm_merging_pages": merging,
-            "ksm_rmap_items": items,
-            "ksm_zero_pages": zero,
-            "ksm_process_profit": (merging + zero) * PAGE_BYTES - items * RMAP_ITEM_BYTES,
-            "ksm_merge_any": int(mm[state.MERGE_ANY]),
-            "ksm_mergeable": int(bool(mm[state.MERGEABLE_VMAS])),
-        }
+        return survey.process_counters(self.state, number)
 
     def has_area(self, number: int, area: str) -> bool:
         """Whether mm `number` has had its mmap of `area` yet."""
-        return area in self._areas[number]
+        return self._spaces.has_area(number, area)
 
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The page table of `pages` pages from global page `first`.
-
-        Needs `keep_pfns`. Returns: int64[pages] node and pfn in one number (-1 absent, -2 zero page); int8[pages] node (-1:
-        none); bool[pages] whether PageKsm.
-        """
-        s = self.state
-        frames = s.pages[first : first + pages, state.FRAME]
-        present = frames != state.NO_FRAME
-        frame = np.where(present, frames, 0)
-        keys = s.frame_bytes[frame, state.FRAME_NID].astype(np.int64) << 32 | s.frames[frame, state.PFN]
-        keys[~present] = -1
-        keys[s.page_bytes[first : first + pages, state.PAGE_FLAGS] & state.ZERO != 0] = -2
-        nids = np.where(present, s.frame_bytes[frame, state.FRAME_NID], -1).astype(np.int8)
-        return keys, nids, present & (s.frame_bytes[frame, state.FRAME_FLAGS] & state.KSM != 0)
+        """The page table of `pages` pages from global page `first`, see `survey.page_table`; needs `keep_pfns`."""
+        return survey.page_table(self.state, first, pages)
 
     def survey(self) -> dict[str, int]:
         """The metrics of `metrics.SURVEYED`, by a look at all frames."""
-        s = self.state
-        frames = np.flatnonzero((s.frame_bytes[:, state.FRAME_FLAGS] & state.KSM != 0) & (s.frames[:, state.MAPCOUNT] > 0))
-        trees = s.frame_bytes[frames, state.FRAME_NID].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
-        distinct = np.unique(trees << 32 | s.frames[frames, state.FRAME_CONTENT]).size
-        present = np.flatnonzero(s.pages[:, state.FRAME] != state.NO_FRAME)
-        in_ksm = present[s.frame_bytes[s.pages[present, state.FRAME], state.FRAME_FLAGS] & state.KSM != 0]
-        items = s.page_bytes[in_ksm, state.ITEM_FLAGS] & (state.ITEM | state.STABLE)
-        mergeable = s.page_bytes[in_ksm, state.PAGE_FLAGS] & state.MERGEABLE != 0
-        return {
-            "unreachable_mappings": int(rmap_walk.count_unreachable(s, self._links)),
-            "duplicates_left": int(frames.size - distinct),
-            "stranded_pages": int((mergeable & (items == state.ITEM)).sum()),
-        }
+        return survey.survey(self.state, self._spaces.links)
 
     # ---- within
 
@@ -440,39 +392,6 @@ class Machine:
     def _unmerge(self, first: int, end: int) -> None:
         fault.note_pages_hidden(self.state, first, end)
         fault.unmerge_pages(self.state, first, end)
-
-    def _vmas_changed(self, number: int) -> None:
-        """Tells the state what the VMAs of mm `number` say of its pages now."""
-        layout = self.program.mms[number]
-        flags = self.state.page_bytes[layout.first : layout.end, state.PAGE_FLAGS]
-        zero = flags & np.uint8(state.ZERO | state.ZERO_BY_KSM)
-        flags[:] = 0
-        for vma in self._vmas[number]:
-            bits = state.MAPPED
-            bits |= state.MERGEABLE if vma.flags.mergeable else 0
-            bits |= state.ANON if vma.anon_vma is not None else 0
-            bits |= state.PROT_NONE if vma.flags.prot == "none" else 0
-            flags[vma.start - layout.first : vma.end - layout.first] = bits
-        flags |= zero
-        self.state.mms[number, state.MERGEABLE_VMAS] = self._vmas[number].n_mergeable
-        if self._has_forks:
-            self._link_pages(number)
-
-    def _link_pages(self, number: int) -> None:
-        """Tells the rmap walk which anon_vmas the VMAs of mm `number` have; of VMAs that are gone it keeps what it knew."""
-        layout = self.program.mms[number]
-        links = self._links
-        links.page_chain[layout.first : layout.end] = 0
-        for vma in self._vmas[number]:
-            if vma.anon_vma is not None:
-                links.page_anon_vma[vma.start : vma.end] = vma.anon_vma.number
-            chain = tuple(anon_vma.number for anon_vma in vma.chain)
-            if chain not in self._chains:
-                self._chains[chain] = len(self._chains)
-                ids = np.append(links.chain_anon_vma, np.array(chain, np.int32))
-                links = links._replace(chain_start=np.append(links.chain_start, np.int32(len(ids))), chain_anon_vma=ids)
-            links.page_chain[vma.start : vma.end] = self._chains[chain]
-        self._links = links
 
     def _set_knob(self, name: str, value: int) -> int | str:
         """Writes a sysfs file. Returns 0 or the name of the error. Source: the *_store() functions of mm/ksm.c."""
