@@ -51,6 +51,9 @@ POLICY_DOCS = {
     Policy.REPLICATE: "the page stays; ksmd gives each mapping its own node's copy when it passes (merge_across_nodes = 0)",
 }
 
+# Policies under which ksmd moves pages by itself, long after anybody asked for it.
+KSMD_MOVES = frozenset({Policy.NUKSM, Policy.REPLICATE})
+
 
 class Caller(IntEnum):
     """Who asks for a page to be moved; the config word is the name in lower case. A set of them is a mask of 1 << caller."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ksmbatch.analysis import SHARE, Sweep
-from ksmbatch.codes import Policy
+from ksmbatch.codes import KSMD_MOVES, Policy
 from ksmbatch.metrics import MOVE_COUNTERS
 from ksmbatch.results import label, show
 from ksmbatch.units import PAGES_PER_MIB
@@ -19,8 +19,8 @@ SECTION: Final = "migration."
 TRIED: Final = tuple(metric.name for metric in MOVE_COUNTERS if metric.name.endswith("_tried"))
 # Whatever moves a page, or tries to, makes one of these rise ...
 _EVENTS: Final = ("frames_moved", "migrate_failures", "migrate_refused", "migrate_stuck", *TRIED, "knob_refused")
-# ... but under these policies ksmd moves pages, too, long after anybody asked for it: there, only others' moves are events
-_KSMD_MOVES: Final = frozenset({Policy.NUKSM.word, Policy.REPLICATE.word})
+# ... but where ksmd moves pages, too, only others' moves are events
+_BY_KSMD: Final = [policy.word for policy in KSMD_MOVES]
 
 # Columns of `outcomes` that are a run's last counters, under their own names.
 _LAST: Final = (
@@ -187,7 +187,7 @@ def _marked(sweep: Sweep) -> pd.DataFrame:
     samples = sweep.samples
     policy = _policies(sweep)
     run_id = samples["run_id"]
-    by_ksmd = run_id.map(policy.isin(_KSMD_MOVES)).astype(bool)
+    by_ksmd = run_id.map(policy.isin(_BY_KSMD)).astype(bool)
     events = samples[list(_EVENTS)].copy()
     events.loc[by_ksmd, "frames_moved"] -= samples.loc[by_ksmd, "ksm_frames_moved"]
     events.loc[by_ksmd, "migrate_failures"] = 0

@@ -6,8 +6,12 @@ Whether a sentence is true is for its reader to judge; that what it names is the
 import gzip
 import importlib.util
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +35,8 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").
 FIDELITY = ROOT / "docs/fidelity.md"
 RECORDINGS = ROOT / "tests/recordings"
 SUFFIXES = "py|md|toml|json|gz|parquet|sh|ipynb|png|c"
-NOT_HERE = {"configs/QUESTION.toml", "ksmbatch/generators/NAME.py"}  # that a reader will write ...
+# that a reader will write ...
+NOT_HERE = {"configs/QUESTION.toml", "ksmbatch/generators/NAME.py", "ksmbatch/kernels/migrate/NAME.py"}
 NOT_HERE |= {"samples/", "nodes/", "runs.parquet", "saving.png", "results/saving.png"}  # ... or a sweep
 # where a name of a file without its folder may lie
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "ksmbatch", ROOT / "ksmbatch/kernels", ROOT / "tests/oracle")
@@ -230,6 +235,24 @@ def test_the_mover_of_extending_is_one() -> None:
     move = Move(mover, mover.read({"mm": "mm1", "at": 1, "given": 0.3}, "workload.moves[0]"), "workload.moves[0]")
     (discard,) = lay(memory, [move], host, full_scans=2).snapshots[1].steps
     assert discard == Discard(proc="mm1", area="memory", first=0, count=6)
+
+
+def test_the_policy_of_extending_needs_two_places_and_works(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "ksmbatch", tmp_path / "ksmbatch", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (ROOT / "docs/extending.md").read_text()
+    member, doc = re.findall(r"^    ((?:Policy\.)?STAY\b.*)$", text, re.MULTILINE)
+    codes = tmp_path / "ksmbatch/codes.py"
+    source = re.sub(r"^( *REPLICATE = 6)$", rf"\1\n    {member}", codes.read_text(), flags=re.MULTILINE)
+    codes.write_text(source.replace("POLICY_DOCS = {", f"POLICY_DOCS = {{\n    {doc}"))
+    (tmp_path / "ksmbatch/kernels/migrate/stay.py").write_text(python_blocks(ROOT / "docs/extending.md")[2])
+    command = [sys.executable, "-m", "ksmbatch", "replay", "--policy", "stay", "--out", "out"]
+    command.append(str(ROOT / "tests/oracle/scenarios/migrate_ksm_free_node.json"))
+    # in plain Python, for compiling the kernels anew would take a minute
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    replayed = json.loads((tmp_path / "out/migrate_ksm_free_node.json").read_text())
+    statuses = [status for step in replayed["steps"] for status in step.get("status", [])]
+    assert set(statuses) == {"EAGAIN"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -1,5 +1,6 @@
 """Is what moving came to told right? Hand-made runs of a few samples, expected values by hand."""
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from fake_runs import fake_run, write_sweep
 
 from ksmbatch import analysis, moves_analysis
 from ksmbatch.analysis import Sweep
+from ksmbatch.codes import KSMD_MOVES, Policy
 
 MIB = 256  # pages
 NEVER = -1.0
@@ -147,6 +149,11 @@ def test_what_ksmd_moves_by_itself_is_no_event(tmp_path) -> None:
     ]
     moments = moves_analysis.moments(sweep(tmp_path, *runs))
     assert [part["full_scans"].tolist() for _, part in moments.groupby("run_id")] == [[1, 2, 3], [1], [1]]
+
+
+def test_the_policies_under_which_ksmd_moves_pages_are_those_with_something_to_do_at_its_visit() -> None:
+    modules = {policy: import_module(f"ksmbatch.kernels.migrate.{policy.word}") for policy in Policy}
+    assert {policy for policy, module in modules.items() if hasattr(module, "visit_ksm_page")} == KSMD_MOVES
 
 
 def test_failures_of_ksmd_are_no_event_where_it_moves_pages(tmp_path) -> None:

@@ -27,8 +27,8 @@ from unit.kernels.tiny import fill, frames_of, shape_of, shares, visit
 
 from ksmbatch import state
 from ksmbatch.codes import Policy
-from ksmbatch.kernels import fault, rmap_item
-from ksmbatch.state import NO_FRAME
+from ksmbatch.kernels import fault, rmap_item, stable_chain, stable_tree
+from ksmbatch.state import NIL, NO_FRAME, Scan
 
 ALL = list(Policy)
 PLACING = [Policy.MERGE_ON_MIGRATE, Policy.SUBSTITUTE]
@@ -233,6 +233,20 @@ def test_a_dup_leaves_its_chain_to_the_others(policy: Policy, twins: int) -> Non
     assert move(s, 0, 1) == [THERE]
     assert (dups_at(s, 0, 3), dups_at(s, 1, 3)) == ([stays], [goes, *twin])
     assert chains(s) == ([2, 3] if twins else [1, 1])
+    assert_sane(s)
+
+
+@pytest.mark.parametrize("policy", PLACING)
+@pytest.mark.parametrize("twins", [0, 2])
+def test_a_node_that_waits_on_migrate_nodes_need_not_wait_any_longer(policy: Policy, twins: int) -> None:
+    s = two_homes((3, 3), (3,) * twins, policy)
+    node = share(s, 0, 1)
+    twin = [share(s, 4, 5)] if twins else []
+    stable_chain.tree_erase(s, node)
+    stable_tree.put_on_migrate_list(s, node)
+    assert move(s, 0, 1) == [THERE]
+    assert s.scan[Scan.MIGRATE_FIRST] == NIL
+    assert dups_at(s, 1, 3) == (twin or [node])
     assert_sane(s)
 
 

@@ -260,10 +260,10 @@ def test_a_copy_that_is_there_already_is_joined_first_in_the_list() -> None:
 
 
 def test_a_copy_with_room_for_one_more_is_joined_and_a_full_one_gets_a_dup_beside_it() -> None:
-    s = abroad(3, max_page_sharing=3)
-    twin = share(s, 5)
+    s = abroad(3, 3, max_page_sharing=3)
+    twin = share(s, 5, 6)
     visit(s, 3)
-    assert items_of(s, twin) == [4, 5]
+    assert items_of(s, twin) == [4, 6, 5]
     s = abroad(3, 3, 3, max_page_sharing=3)
     twin = share(s, 5, 6, 7)
     visit(s, 3)
