@@ -110,11 +110,6 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return _inner(function, forceinline=True)
 
 
-def pasted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `inlined`, where compile time matters more than the last tenth of speed: numba itself copies it into its callers."""
-    return _inner(function, inline="always")
-
-
 def _inner(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
     wraps = _WRAPS_ALL or bool(numba.config.DISABLE_JIT)
     compiled: Callable[..., Any] = numba.njit(

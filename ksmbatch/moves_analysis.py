@@ -155,6 +155,14 @@ def compared(sweep: Sweep, *columns: str) -> pd.DataFrame:
     return wide.droplevel(1, axis=1) if list(groups) == [""] else wide
 
 
+def at_a_glance(sweep: Sweep) -> pd.DataFrame:
+    """`outcomes` under the setting that tells most (`telling_group`), by row name, without columns that are 0 everywhere."""
+    chosen = telling_group(sweep)
+    table = outcomes(sweep)[group_names(sweep) == chosen].drop(columns=list(sweep.swept))
+    table = table.set_axis(row_names(sweep)[table.index].rename(chosen))
+    return table.loc[:, table.fillna(1).ne(0).any()]
+
+
 def remote_shares(sweep: Sweep) -> pd.DataFrame:
     """How far memory is for what runs on each node, by run_id: the swept keys; `node0_percent`, ...: pages of areas bound to
     that node whose frame is on another, of all its mapped pages, at the end; `spread_percent`: the most less the least.

@@ -77,7 +77,7 @@ def figure_of(sweep: Sweep, column: str, name: str, finding: str = "") -> Figure
     looks = _looks(list(dict.fromkeys(names)))
     differ = table[column].groupby(groups, sort=False).nunique(dropna=False) > 1
     figure, axes = _panels(list(differ.index[differ]) or list(differ.index), 0.9 + 0.27 * len(looks))
-    widest = float(table[column].max())
+    widest = float(table[column].fillna(0).max())
     for group, ax in axes.items():
         values = pd.Series(table[column][groups == group].to_numpy(), names[groups == group]).reindex(list(looks))
         ax.barh(range(len(looks)), values.fillna(0), color=[look["color"] for look in looks.values()], height=0.7)

@@ -123,8 +123,15 @@ _PRICE_FORMS: Final = (("lost_mib", ",.1f"), ("lost_percent", ".1f"), ("local_ag
 
 # What a run says only if it happened.
 _TROUBLE: Final = (
-    *("corruptions", "dangling_pages", "duplicates_left", "stranded_pages", "unreachable_mappings"),
-    *("migrate_allocations", "migrate_failures", "migrate_refused", "migrate_stuck", "knob_refused"),
+    "corruptions",
+    "dangling_pages",
+    "stranded_pages",
+    "unreachable_mappings",
+    "migrate_allocations",
+    "migrate_failures",
+    "migrate_refused",
+    "migrate_stuck",
+    "knob_refused",
 )
 
 
@@ -142,15 +149,22 @@ def print_run(
         *((f"  on node {one}", f"{number(pages_to_mib(pages))} MiB") for one, pages in zip(nid, mapped - frames, strict=True)),
         ("pages", ", ".join(f"{last['pages_' + name]:,} {name}" for name in ("shared", "sharing", "unshared", "volatile"))),
         ("remote mappings", f"{remote.sum():,}"),
+        *_moved(last),
         ("ksmd", f"{cpu_s:,.2f} s of CPU time, {_percent(last['ksmd_cpu_ns'], last['time_ns'])} % of a core"),
         ("speed", speed(last["page_visits"], figures["wall_s"])),
     ]
-    if last["frames_moved"]:
-        lines.append(("moved", f"{last['frames_moved']:,} frames, {last['ksm_frames_moved']:,} of them KSM pages"))
-    lines += [(name, f"{last[name]:,}") for name in _TROUBLE if last[name]]
     width = max(len(head) for head, _ in lines)
     for head, text in lines:
         console.print(f"{head:<{width}}  {text}", highlight=False, soft_wrap=True)
+
+
+def _moved(last: Mapping[str, int]) -> list[tuple[str, str]]:
+    """What moved in a run, and what came of it."""
+    lines = [(name, f"{last[name]:,}") for name in _TROUBLE if last[name]]
+    if last["frames_moved"]:
+        lines.insert(0, ("moved", f"{last['frames_moved']:,} frames, {last['ksm_frames_moved']:,} of them KSM pages"))
+        lines.insert(1, ("duplicates", f"{last['duplicates_left']:,} KSM pages beyond one per content and tree"))
+    return lines
 
 
 def speed(page_visits: int, wall_s: float) -> str:

@@ -122,10 +122,9 @@ def conclusion(sweep: "Sweep") -> list[str]:
     table = moves_analysis.outcomes(sweep)
     lines = _of_locks(table, moves_analysis.row_names(sweep), moves_analysis.group_names(sweep))
     if not lines and moves_analysis.compares_policies(sweep):
-        chosen = moves_analysis.telling_group(sweep)
-        part = table[moves_analysis.group_names(sweep) == chosen]
-        part = part.set_axis(moves_analysis.row_names(sweep)[part.index])
-        clauses = [_clause(part[column], *words) for column, *words in _CLAUSES]
+        part = moves_analysis.at_a_glance(sweep)
+        chosen = str(part.index.name)
+        clauses = [_clause(part[column], *words) for column, *words in _CLAUSES if column in part]
         clauses.append(_back(part, by_time=analysis.by_time(sweep)))
         lines = [f"{clause}." for clause in clauses if clause]
         lines = [f"With {chosen.replace(' ', ', ')}:", *lines] if lines and chosen else lines

@@ -30,9 +30,37 @@ full_scans = 7
 "ksm.max_page_sharing" = [2, 16, 256]
 """
 
+MOVES_TOML = """
+[host]
+nodes = 2
 
-def write_small_sweep(folder: Path) -> Path:
-    """The trace and its config in `folder`; returns the config's path.
+[workload]
+trace = "memory.parquet"
+node = { web = 0, db = 1 }
+
+[[workload.moves]]
+kind = "rebalance"
+mm = "web"
+node = 1
+at = 1
+
+[[workload.moves]]
+kind = "rebalance"
+mm = "web"
+node = 0
+at = 2
+
+[run]
+scans_per_snapshot = [3, 3, 4]
+
+[sweep]
+"migration.policy" = ["mainline", "v4", "merge_on_migrate", "substitute", "break_cow", "nuksm", "replicate"]
+"ksm.merge_across_nodes" = [0, 1]
+"""
+
+
+def write_small_sweep(folder: Path, toml: str = TOML) -> Path:
+    """The trace and its config in `folder`; returns the config's path. `toml`: or MOVES_TOML, in which web comes and goes.
 
     A quarter of each VM is zeros, a quarter equals the other VM's, half is unique. Every 8 s some of web's pages become unique.
     """
@@ -53,5 +81,5 @@ def write_small_sweep(folder: Path) -> Path:
     about = {"version": 1, "page_size": 4096, "pages": {"web": N_PAGES, "db": N_PAGES}, "content": "made up"}
     pq.write_table(table.replace_schema_metadata({b"ksmbatch.trace": json.dumps(about)}), folder / "memory.parquet")
     config = folder / "small.toml"
-    config.write_text(TOML)
+    config.write_text(toml)
     return config

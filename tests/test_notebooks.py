@@ -7,18 +7,19 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from rich.console import Console
-from small_sweep import write_small_sweep
+from small_sweep import MOVES_TOML, TOML, write_small_sweep
 
 from ksmbatch.config import load
 from ksmbatch.sweep import run_sweep
 
+SWEEPS = {"merge_across_nodes": TOML, "migration_policies": MOVES_TOML}
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_on_a_small_sweep_and_draws(path, tmp_path, monkeypatch) -> None:
     out = tmp_path / "results"
-    assert run_sweep(load(write_small_sweep(tmp_path)), out, console=Console(quiet=True)) == 0
+    assert run_sweep(load(write_small_sweep(tmp_path, SWEEPS[path.stem])), out, console=Console(quiet=True)) == 0
     monkeypatch.setenv("KSMBATCH_RESULTS", str(out))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parent.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from machines import compiled_only
 from rich.console import Console
 
 from ksmbatch import MODEL_VERSION, analysis
@@ -46,6 +47,7 @@ def test_the_outcomes_are_those_of_every_point_of_the_configuration(name: str) -
     assert [{key: row[key] for key in points[0]} for row in KEPT["configs"][name]] == points
 
 
+@compiled_only
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -116,14 +116,16 @@ def chains_are_recounted(v: StateView) -> Faults:
 
 
 def trees_know_what_walks_change(v: StateView) -> Faults:
-    """STABLE_HOT counts stale nodes in a tree and unsettled chains, STABLE_CHAINS chains; LOOK marks stale nodes and chains."""
+    """STABLE_HOT counts stale nodes in a tree and unsettled chains, STABLE_CHAINS chains; LOOK marks both, if not logged."""
     trees = v.state.trees
     hot = [sum(v.is_hot(node) for node in tree) for tree in v.trees]
     chains = [sum(node in v.chains for node in tree) for tree in v.trees]
     yield from differs("nodes that a walk changes, of tree", trees[state.STABLE_HOT], hot)
     for nid, tree in enumerate(v.trees):
-        look = v.state.stable_links[nid, np.array(v.stable_contents[nid], np.int64) + 1, state.LOOK]
-        has_no_frame = np.array([v.nodes[node][state.KPFN] == NO_FRAME for node in tree], np.bool_)
+        logged = {abs(entry) - 1 for entry in v.stable_logs[nid]}
+        built = [(content, node) for content, node in zip(v.stable_contents[nid], tree, strict=True) if content not in logged]
+        look = v.state.stable_links[nid, [content + 1 for content, _ in built], state.LOOK]
+        has_no_frame = np.array([v.nodes[node][state.KPFN] == NO_FRAME for _, node in built], np.bool_)
         yield from differs(f"whether walks look at what hangs in tree {nid}", look, has_no_frame)
     yield from differs("chains of tree", trees[state.STABLE_CHAINS], chains)
 

@@ -5,7 +5,7 @@ It knows no page tables but for the entry that maps a frame; what happens to mem
 
 from numpy import int64
 
-from ksmbatch.accel import kernel, pasted
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.stable_node import kpfn_gone
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -33,7 +33,7 @@ from ksmbatch.state import (
 NOWHERE = int64(-1)  # no node has a frame left
 
 
-@pasted
+@inlined
 def has_room(s, nid):
     """Whether `nid` is online and has a free frame. Reads: numa, node_counters."""
     n_pages = int64(s.numa[nid, NODE_PAGES])
@@ -92,7 +92,7 @@ def alloc_frame_on(s, page, content, nid):
     return frame
 
 
-@pasted
+@inlined
 def take_pfn(s, nid):
     """The page frame number of a new frame on `nid`: the one freed there last, else one never used.
 
@@ -109,7 +109,7 @@ def take_pfn(s, nid):
     return int64(s.pfns[nid, LAST_PFN])
 
 
-@pasted
+@inlined
 def free_pfn(s, nid, pfn):
     """Gives `pfn` of `nid` back. Writes: pfns."""
     if s.pfns.shape[1] != 0:
@@ -142,7 +142,7 @@ def free_frame(s, frame):
         s.scan[Scan.FREE_FRAME] = frame
 
 
-@pasted
+@inlined
 def map_frame(s, page, frame):
     """Enters `frame` into the empty pte of `page`. Writes: pages, frames, node_counters."""
     nid = int64(s.page_bytes[page, PAGE_NID])

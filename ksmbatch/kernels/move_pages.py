@@ -5,7 +5,7 @@ What becomes of a KSM page that moves is in `migrate`, one policy a file.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, kernel, pasted
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Move
 from ksmbatch.kernels.frame import has_room
 from ksmbatch.kernels.migrate import ALLOCATES_ITSELF, migrate_ksm_page, stays
@@ -37,7 +37,7 @@ ABSENT, ZERO_PAGE, STUCK, HIDDEN, UNMAPPED, REFUSED, FULL, LEFT = (
 )
 
 
-@pasted
+@inlined
 def may_move_ksm(s, caller):
     """Whether `caller` may move KSM pages; counts a refusal. Reads: knobs. Writes: counters."""
     if (s.knobs[Knob.CALLERS] >> caller) & 1:
@@ -99,7 +99,7 @@ def move_private_frame(s, page, frame, nid):
     return nid
 
 
-@pasted
+@inlined
 def move_page(s, links, page, nid, caller, found):
     """move_pages(MPOL_MF_MOVE_ALL) of one page to node `nid`, or what other callers do with it.
 
@@ -124,7 +124,7 @@ def move_page(s, links, page, nid, caller, found):
     return move_private_frame(s, page, frame, nid)
 
 
-@pasted
+@inlined
 def nodes_are_short(s):
     """Whether a move could run out of stable nodes."""
     return s.scan[Scan.NEXT_NODE] + SPARE_NODES > len(s.nodes)

@@ -6,7 +6,7 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, kernel, pasted
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.fault import mm_of
 from ksmbatch.state import (
     END_PAGE,
@@ -29,7 +29,7 @@ from ksmbatch.state import (
 )
 
 
-@pasted
+@inlined
 def hangs_in(s, page, node):
     """Whether the rmap_item of `page` hangs in stable node `node`. Reads: page_bytes, pages, members."""
     return s.page_bytes[page, ITEM_FLAGS] & STABLE and s.members[s.pages[page, HEAD], MEMBER_NODE] == node

@@ -96,9 +96,8 @@ def tree_insert(s, node, nid):
     content = int64(s.nodes[node, CONTENT])
     s.nodes[node, NID] = nid
     s.nodes[node, WHERE] = IN_TREE
-    note_shape(s, nid, content + 1)
     s.stable_at[nid, content] = node
-    s.stable_links[nid, content + 1, LOOK] = s.nodes[node, KPFN] == NO_FRAME
+    note_shape(s, nid, content + 1)
 
 
 @kernel

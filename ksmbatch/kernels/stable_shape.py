@@ -9,7 +9,7 @@ from numpy import int64
 
 from ksmbatch.accel import kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
-from ksmbatch.state import KEY, LEFT, NIL, RIGHT, STABLE_HOT, STABLE_LOGGED, STABLE_ROOT
+from ksmbatch.state import KEY, KPFN, LEFT, LOOK, NIL, NO_FRAME, RIGHT, STABLE_HOT, STABLE_LOGGED, STABLE_ROOT
 
 
 @kernel
@@ -36,6 +36,8 @@ def reshape(s, nid, entry):
         rb_erase(s.stable_links[nid], s.trees[STABLE_ROOT], nid, -entry)
         return
     s.stable_links[nid, entry, KEY] = s.rank[entry - 1]
+    # as it is now: what hangs there may have changed since it was logged, or may be gone again
+    s.stable_links[nid, entry, LOOK] = s.nodes[s.stable_at[nid, entry - 1], KPFN] == NO_FRAME
     parent, side = find_place(s, nid, entry - 1)
     rb_link_and_insert(s.stable_links[nid], s.trees[STABLE_ROOT], nid, entry, parent, side)
 

@@ -223,6 +223,18 @@ def test_the_setting_that_tells_most_is_one_where_they_differ_and_the_best_is_cl
     assert moves_analysis.telling_group(sweep(tmp_path, *runs)) == "merge_across_nodes=0 max_page_sharing=1000000"
 
 
+def test_a_glance_is_at_that_setting_and_leaves_out_what_is_0_for_all(tmp_path) -> None:
+    runs = [
+        ({"migration.policy": policy, "ksm.merge_across_nodes": across}, run(0, 9, corruptions=[0, count * (not across)]))
+        for policy, count in (("mainline", 0), ("v4", 3))
+        for across in (1, 0)
+    ]
+    table = moves_analysis.at_a_glance(sweep(tmp_path, *runs))
+    assert table.index.name == "merge_across_nodes=0"
+    assert table["corruptions"].to_dict() == {"mainline": 0, "v4": 3}
+    assert not {"migrate_refused", "ksm.merge_across_nodes"} & set(table.columns)
+
+
 # ---- how far memory is
 
 

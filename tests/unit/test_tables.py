@@ -83,6 +83,21 @@ def test_the_eight_settings_of_the_readme_fit_80_columns(tmp_path) -> None:
     assert max(len(line) for line in lines[:-1]) <= 80
 
 
+def test_a_summary_of_a_run_says_what_moved_and_what_went_wrong_if_anything_did() -> None:
+    def heads(**last: int) -> list[str]:
+        file, run = io.StringIO(), fake_run([5], [1], [MIB], cpu_ns=[1], remote=0)
+        tables.print_run(run.last | last, run.nodes, {**run.figures, "wall_s": 0.5}, Console(file=file))
+        return [line.split("  ")[0].strip() for line in file.getvalue().splitlines() if not line.startswith(" ")]
+
+    still = ["simulated", "saved", "pages", "remote mappings", "ksmd", "speed"]
+    assert heads(duplicates_left=400) == still  # max_page_sharing asks for them
+    assert heads(frames_moved=9, corruptions=2, migrate_refused=1) == [
+        *still[:4],
+        *("moved", "duplicates", "corruptions", "migrate_refused"),
+        *still[4:],
+    ]
+
+
 def test_a_summary_of_a_run_counts_only_the_last_sample_of_the_nodes() -> None:
     file = io.StringIO()
     # two samples in one millisecond

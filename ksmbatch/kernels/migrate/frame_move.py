@@ -5,7 +5,7 @@ It neither asks whether the frame may move nor touches stable nodes.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, kernel, pasted
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.frame import free_pfn, take_pfn
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -27,7 +27,7 @@ from ksmbatch.state import (
 )
 
 
-@pasted
+@inlined
 def count_remote(s, page, here, there):
     """A mapping of `page` is backed by node `there` now instead of `here`. Writes: node_counters."""
     home = int64(s.page_bytes[page, PAGE_NID])
@@ -56,7 +56,7 @@ def move_frame(s, frame, nid):
         s.scan[Scan.REMOTE_UNKNOWN] = 1  # relatives map it, too
 
 
-@pasted
+@inlined
 def change_place(s, frame, nid):
     """As move_frame(), but for REMOTE_MAPPINGS. Writes: frames, frame_bytes, node_counters, counters, pfns."""
     here = int64(s.frame_bytes[frame, FRAME_NID])

@@ -8,7 +8,7 @@ Other policies place stable nodes with these functions, too.
 
 from numpy import int64
 
-from ksmbatch.accel import kernel, pasted
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.frame import free_frame, free_pfn, take_pfn
 from ksmbatch.kernels.migrate.frame_move import count_remote, move_frame
 from ksmbatch.kernels.rmap_walk import collect_reached
@@ -159,7 +159,7 @@ def merge_nodes(s, node, target, found, n_found):
     s.counters[Counter.KSM_FRAMES_MOVED] += 1
 
 
-@pasted
+@inlined
 def find_relatives(s, links, frame, found):
     """Lists in `found` who maps `frame`, if forks may have brought mappings without rmap_items. Returns: how many."""
     return collect_reached(s, links, frame, found) if len(links.page_chain) != 0 else int64(0)
