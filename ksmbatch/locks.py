@@ -28,15 +28,15 @@ class Lock:
         while page < end:
             self._clock.run(until_ns=time_ns)
             stop = page
-            while stop < end and not migration.edits_trees(self._machine.state, stop, step.node):
+            while stop < end and not migration.edits_trees(self._machine.state, stop, step.node, step.caller):
                 stop += 1
             if stop > page:
                 time_ns += self._move(page, stop, step)
                 page = stop
                 continue
             time_ns += self._wait(time_ns)
-            self._hold(time_ns)
-            time_ns += self._move(page, page + 1, step)
+            held_ns = self._hold(time_ns)
+            time_ns += max(self._move(page, page + 1, step), held_ns)  # one that fails has held the lock all the same
             page += 1
         self._clock.run(until_ns=time_ns)
 
@@ -63,7 +63,7 @@ class Lock:
         self._count(wait_ns)
         return wait_ns
 
-    def _hold(self, time_ns: int) -> None:
+    def _hold(self, time_ns: int) -> int:
         """The lock is held from `time_ns` on for as long as a tree takes; ksmd waits if it wants to go on before."""
         scan, counters = self._machine.state.scan, self._machine.state.counters
         free_ns = time_ns + int(self._machine.state.knobs[Knob.TREE_NS])
@@ -75,6 +75,7 @@ class Lock:
                 counters[Counter.TIME_NS] = free_ns
             else:
                 scan[Scan.WAKE_NS] = free_ns
+        return free_ns - time_ns
 
     def _end_batch(self) -> None:
         if self._machine.state.scan[Scan.BUDGET]:

@@ -36,11 +36,13 @@ def move(s: State, links: state.AnonVmas, first: int, end: int, nid: int, caller
     return s, codes
 
 
-def edits_trees(s: State, page: int, nid: int) -> bool:
-    """Whether moving `page` to `nid` would change stable trees, so that it needs the lock that protects these."""
+def edits_trees(s: State, page: int, nid: int, caller: Caller) -> bool:
+    """Whether `caller`'s moving `page` to `nid` may change stable trees, so that it needs the lock that protects these."""
     frame = int(s.pages[page, state.FRAME])
     if s.knobs[Knob.MERGE_ACROSS_NODES] or not EDITS_TREES >> int(s.knobs[Knob.POLICY]) & 1 or frame == state.NO_FRAME:
         return False
+    if not int(s.knobs[Knob.CALLERS]) >> caller & 1:
+        return False  # a KSM page is refused before anybody looks at a tree
     return bool(s.frames[frame, state.FRAME_NODE] != state.NIL and s.frame_bytes[frame, state.FRAME_NID] != nid)
 
 

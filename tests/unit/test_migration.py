@@ -132,12 +132,14 @@ def test_a_move_edits_trees_if_a_ksm_page_changes_its_node_and_the_policy_acts(
     host.state.knobs[Knob.MERGE_ACROSS_NODES] = knobs.get("merge_across_nodes", 0)
     first, _ = pages(host, "a")
     there, _ = pages(host, "c")
-    assert [migration.edits_trees(host.state, page, 1) for page in (first, first + 1, first + 2, there)] == edits
+    asked = (first, first + 1, first + 2, there)
+    assert [migration.edits_trees(host.state, page, 1, Caller.MOVE_PAGES) for page in asked] == edits
+    assert not any(migration.edits_trees(host.state, page, 1, Caller.NUMA_BALANCING) for page in asked)  # which is refused
 
 
 def test_a_dangling_page_has_no_node_in_any_tree() -> None:
     host = machine(*filled([7, 7]), full_scan(3), migrate("m", 1), policy=Policy.V4)
-    assert not migration.edits_trees(host.state, 0, 0)
+    assert not migration.edits_trees(host.state, 0, 0, Caller.MOVE_PAGES)
 
 
 # off a node
