@@ -128,11 +128,7 @@ class Machine:
         self.state.knobs[Knob.MERGE_ACROSS_NODES] = 1
         self.state.knobs[Knob.MAX_PAGE_SHARING] = 256
         for number, layout in enumerate(program.mms):
-            self.state.mms[number, [state.FIRST_PAGE, state.END_PAGE, state.PARENT_MM]] = (
-                layout.first,
-                layout.end,
-                layout.parent,
-            )
+            self.state.mms[number, [state.FIRST_PAGE, state.END_PAGE]] = layout.first, layout.end
         self.knob_errno = {name: str(errno) for name, value in knobs.items() if (errno := self._set_knob(name, value))}
 
     # ---- events

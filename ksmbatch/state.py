@@ -15,7 +15,7 @@ from ksmbatch.metrics import Counter, NodeCounter
 NO_FRAME = np.int64(-1)  # FRAME: nothing mapped, or the zero page (see PAGE_FLAGS); nodes[:, KPFN]: the frame is gone (stale)
 NIL = np.int64(0)  # no stable node, no member, no tree node: slot 0 of every pool stays unused
 FOREVER = 2**62  # nanoseconds: no limit of time
-NO_MM = np.int64(-1)  # scan[CUR_MM]: no scan in progress; mms[:, PARENT_MM]: not forked
+NO_MM = np.int64(-1)  # scan[CUR_MM]: no scan in progress; MmLayout.parent: not forked
 
 # PAGE_FLAGS: what the page table and the VMA say about a virtual page
 MAPPED = 1  # inside a VMA (not munmapped)
@@ -93,10 +93,9 @@ MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
     LIST_ITEMS,
     ZERO_PAGES,
     MERGEABLE_VMAS,
-    PARENT_MM,
     MERGE_ANY,
-) = range(13)
-MM_COLUMNS = 13
+) = range(12)
+MM_COLUMNS = 12
 
 
 class Knob(IntEnum):
@@ -204,7 +203,7 @@ class State(NamedTuple):
     unstable_log: np.ndarray
     """int32[2 * n_pages + 2]: insertions (page + 1) and erasures (-page - 1) of this scan, to build the shape from."""
     mms: np.ndarray
-    """int64[n_mms, 13]."""
+    """int64[n_mms, 12]."""
     rank: np.ndarray
     """uint32[n_contents]: place of a content in memcmp order."""
     checksum_class: np.ndarray
@@ -261,7 +260,7 @@ def allocate(
     scan[Scan.FREE_FRAME] = NO_FRAME
     scan[Scan.NEXT_FRAME] = n_pages
     mms = zeros(np.int64, n_mms, MM_COLUMNS)
-    mms[:, [SLOT_NEXT, SLOT_PREV, PARENT_MM]] = NO_MM
+    mms[:, [SLOT_NEXT, SLOT_PREV]] = NO_MM
     numa = zeros(np.int32, n_nids, NEAREST + n_nids)
     numa[:, NODE_PAGES] = node_pages
     for nid in range(n_nids):

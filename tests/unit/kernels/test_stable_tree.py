@@ -9,7 +9,7 @@ from unit.kernels.tiny import fill, shape_of, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import fault, stable_chain, stable_node, stable_tree
+from ksmbatch.kernels import fault, stable_chain, stable_node, stable_shape, stable_tree
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, NO_PRUNE
 from ksmbatch.metrics import Counter
 from ksmbatch.state import NIL, NO_FRAME, Knob, Scan, State
@@ -105,6 +105,7 @@ def test_a_walk_has_to_look_at_chains_and_at_what_is_stale_and_passes_everything
     head, dups = chain(s, 2, 2)
 
     def looks() -> list[int]:
+        stable_shape.build_stable_tree(s, 0)  # as every walk does first
         seen: list[int] = (np.flatnonzero(s.stable_links[0, :, state.LOOK]) - 1).tolist()
         return seen
 
