@@ -34,7 +34,7 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, ksmd, mm_slot, stable_chain, stable_tree, unstable_tree
+from ksmbatch.kernels import fault, ksmd, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
@@ -398,12 +398,17 @@ class Machine:
         index = Knob[name.upper()]
         if int(s.knobs[index]) == parsed:
             return 0
-        if name in ("merge_across_nodes", "max_page_sharing"):
-            if self.counter(Counter.PAGES_SHARED) or stable_tree.remove_all_stable_nodes(s):
-                return "EBUSY"
-            if name == "merge_across_nodes" and parsed == 1:
-                unstable_tree.keep_leftover_trees(s)
+        if name in ("merge_across_nodes", "max_page_sharing") and (
+            self.counter(Counter.PAGES_SHARED) or stable_tree.remove_all_stable_nodes(s)
+        ):
+            return "EBUSY"
+        if name in ("merge_across_nodes", "smart_scan", "use_zero_pages"):
+            resting.wake_all(s)
+        if name == "merge_across_nodes" and parsed == 1:
+            unstable_tree.keep_leftover_trees(s)
         s.knobs[index] = parsed
+        if name == "merge_across_nodes":
+            twins.recount_holders(s)
         if name == "run" and parsed == Run.UNMERGE:
             ksmd.unmerge_and_remove_all_rmap_items(s)
         if name == "stable_node_chains_prune_millisecs":

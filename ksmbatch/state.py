@@ -33,6 +33,7 @@ UNSTABLE = 4  # it was put into an unstable tree ...
 PARITY = 8  # ... in a scan with odd seqnr (an item is passed in every scan, so one bit tells this scan from the last)
 LINKED = 16  # it hangs in an unstable tree that the kernel forgot to reset
 FREED = 32  # ... and the rmap_item that hung there was freed: walking over it is a use after free
+ERASED = 64  # was in the unstable tree that is being built
 
 # FRAME_FLAGS
 KSM = 1  # PageKsm
@@ -54,8 +55,10 @@ NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
 
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
-# to look at what hangs there, which is a chain or stale
-LEFT, RIGHT, PARENT, BLACK, KEY, LOOK = range(6)
+# to look at what hangs there, which is a chain or stale; 1: or at something below it
+LEFT, RIGHT, PARENT, BLACK, KEY, LOOK, ANY = range(7)
+# columns of by_content
+STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
 # columns of nodes (stable nodes)
 CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
@@ -94,8 +97,15 @@ MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
     ZERO_PAGES,
     MERGEABLE_VMAS,
     MERGE_ANY,
-) = range(12)
-MM_COLUMNS = 12
+    PASSED,  # number of the scan that passed it last, or is passing it
+    AT_PLACE,  # of row k: the mm that the present scan came to as its k-th
+) = range(14)
+MM_COLUMNS = 14
+
+# pages at rest (see kernels/resting.py)
+PAGES_PER_BLOCK = np.int64(4096)
+PAGES_PER_WORD = np.int64(32)
+SCANS_AHEAD = np.int64(10)  # smart_scan passes a page by for 8 scans at most
 
 
 class Knob(IntEnum):
@@ -144,13 +154,22 @@ class Scan(IntEnum):
     NEXT_MEMBER = 11
     FREE_FRAME = 12  # spare frames; a page's own frame has the page's number
     NEXT_FRAME = 13
-    LOG_END = 14
+    LOG_END = 14  # entries of unstable_log
     FAULT_PAGE = 15  # page whose freed rmap_item a walk met
     EXACT = 16  # this visit walked a tree
     VISIT = 17  # what the present visit turned out to be, or that a page was skipped, or ksmd woke: the knob with its cost
     OUT_OF_MEMORY = 18  # a frame was taken from a node that had none left
     REMOTE_UNKNOWN = 19  # frames moved whose mappings nobody looked for: REMOTE_MAPPINGS must be recounted
     MOVE_CALL = 20  # number of the present or last call that moves pages
+    SEQ = 21  # number of the present or last scan; FULL_SCANS, but never reset
+    PLACES = 22  # mms that it has come to
+    REGION_END = 23  # the cursor is in the pages up to here, of one block; 0: between two such regions
+    CAREFUL = 24  # 1: it passes them one by one, as a limit of time or batches may be met among them
+    PASSED_TO = 25  # pages at rest before this one have been counted; of those behind it are still to be:
+    PENDING_MERGED = 26  # KSM pages in place
+    PENDING_VISITS = 27  # pages that search for partners in vain
+    PENDING_SKIPS = 28  # pages skipped
+    PENDING_WAS = 29  # of both, those that were in the unstable tree
 
 
 class State(NamedTuple):
@@ -165,7 +184,7 @@ class State(NamedTuple):
     yet. HEAD: member in its stable node, if STABLE."""
     page_bytes: np.ndarray
     """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS:
-    ITEM ... FREED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    ITEM ... ERASED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
     frames: np.ndarray
     """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
     FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are
@@ -189,21 +208,29 @@ class State(NamedTuple):
     stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
     UNSTABLE_EXACT: 1: the unstable tree's shape is built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the
     tree; 2: and freed all its rmap_items."""
-    stable_at: np.ndarray
-    """int32[n_nids, n_dup]: the stable tree's node of a content, a plain one or a chain."""
+    by_content: np.ndarray
+    """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
+    UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
+    pages. RESTING: page + 1 at rest that alone has it; 0."""
     stable_links: np.ndarray
     """int32[n_nids, n_dup + 1, 8]: the stable trees' shape, by content + 1, as it was before what stable_log says, with all
     that a walk needs at every step: half a cache line of the CPU."""
     stable_log: np.ndarray
     """int32[n_nids, 2 * n_dup + 2]: insertions (content + 1) and erasures (-content - 1) that the shape still lacks."""
-    unstable_at: np.ndarray
-    """int32[n_nids, n_dup]: page + 1 put last into the unstable tree with that content; holds if its rmap_item says so."""
     unstable_links: np.ndarray
     """int32[n_pages + 1, 4]: the unstable trees' shape, while it can be observed."""
     unstable_log: np.ndarray
-    """int32[2 * n_pages + 2]: insertions (page + 1) and erasures (-page - 1) of this scan, to build the shape from."""
+    """int32[3 * n_pages + 6]: what this scan took out of the unstable trees again, by three: the page, how many mms the scan
+    had come to by then, and the cursor."""
+    cohort: np.ndarray
+    """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
+    calendar: np.ndarray
+    """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
+    cohorts: np.ndarray
+    """int16[1 + blocks, 256]: row 0: what the pass of a page of each cohort comes to in the present scan; row 1 + k: pages
+    at rest in block k, by cohort."""
     mms: np.ndarray
-    """int64[n_mms, 12]."""
+    """int64[n_mms, 14]."""
     rank: np.ndarray
     """uint32[n_contents]: place of a content in memcmp order."""
     checksum_class: np.ndarray
@@ -279,12 +306,14 @@ def allocate(
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
         trees=zeros(np.int32, 7, n_nids),
-        stable_at=zeros(np.int32, n_nids, n_dup),
+        by_content=zeros(np.int32, n_nids, n_dup, 4),
         stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
-        unstable_at=zeros(np.int32, n_nids, n_dup),
         unstable_links=zeros(np.int32, n_pages + 1, 4),
-        unstable_log=zeros(np.int32, 2 * n_pages + 2),
+        unstable_log=zeros(np.int32, 3 * n_pages + 6),
+        cohort=zeros(np.uint8, n_pages),
+        calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
+        cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,
         rank=np.ascontiguousarray(rank, np.uint32),
         checksum_class=np.zeros(0, np.int32) if checksum_class is None else np.ascontiguousarray(checksum_class, np.int32),

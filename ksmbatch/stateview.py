@@ -76,7 +76,7 @@ class StateView:
     @cached_property
     def trees(self) -> list[list[int]]:
         """Per node: what hangs in its stable tree, in order."""
-        return [self.state.stable_at[nid, held].tolist() for nid, held in enumerate(self.stable_contents)]
+        return [self.state.by_content[nid, held, state.STABLE_AT].tolist() for nid, held in enumerate(self.stable_contents)]
 
     @cached_property
     def chains(self) -> dict[int, list[int]]:

@@ -121,6 +121,6 @@ def _unchanged(v: StateView, items: NDArray[np.int64], nid: int) -> Faults:
     yield from all_hold("changed: page", v.state.frames[v.frame[items], state.FRAME_CONTENT] == inserted, items)
     if len(np.unique(inserted)) != len(inserted):
         yield "two pages have one content"
-    known = inserted < v.state.unstable_at.shape[1]
-    found = v.state.unstable_at[nid, inserted[known]] - 1
+    known = inserted < v.state.by_content.shape[1]
+    found = v.state.by_content[nid, inserted[known], state.UNSTABLE_AT] - 1
     yield from all_hold("not found: page", found == items[known], items[known])

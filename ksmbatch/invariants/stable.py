@@ -56,7 +56,7 @@ def stable_logs_fit_their_shapes(v: StateView) -> Faults:
         held = set(shape)
         for place, entry in enumerate(log):
             content = abs(entry) - 1
-            if not 0 <= content < v.state.stable_at.shape[1]:
+            if not 0 <= content < v.state.by_content.shape[1]:
                 yield f"entry {place} of tree {nid} is {entry}, which is no content"
             elif (entry > 0) == (content in held):
                 yield f"entry {place} of tree {nid} {'inserts' if entry > 0 else 'erases'} content {content} once more"

@@ -6,9 +6,11 @@ tree.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
+from ksmbatch.kernels.resting import change, mm_of, wake
+from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.kernels.unstable_tree import note_unstable_change
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -36,26 +38,13 @@ ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
 
 
 @kernel
-def mm_of(s, page):
-    """The mm to which virtual page `page` belongs. Reads: mms (FIRST_PAGE ascending)."""
-    low = 0
-    high = len(s.mms) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if s.mms[middle, FIRST_PAGE] <= page:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-@kernel
 def unmap_page(s, page):
     """Empties the pte of `page`, whatever it holds.
 
     Mirrors: zap_pte_range(), ksm_might_unmap_zero_page()
-    Writes: pages, frames, mms, counters, node_counters, nodes.
+    Writes: pages, frames, mms, counters, node_counters, nodes, and as wake().
     """
+    wake(s, page)
     nid = int64(s.page_bytes[page, PAGE_NID])
     flags = int64(s.page_bytes[page, PAGE_FLAGS])
     if flags & ZERO:
@@ -100,6 +89,19 @@ def fresh_page(s, page, content):
     map_frame(s, page, frame)
 
 
+@inlined
+def change_content(s, page, frame, content):
+    """`page`, which alone maps `frame`, no KSM page, is written in place. Writes: frames, by_content, and as wake()."""
+    nid = int64(s.frame_bytes[frame, FRAME_NID])
+    old = int64(s.frames[frame, FRAME_CONTENT])
+    if old == content:
+        return
+    change(s, page)
+    holder_goes(s, nid, old)
+    s.frames[frame, FRAME_CONTENT] = content
+    holder_comes(s, nid, content)
+
+
 @kernel
 def store(s, page, content):
     """A write of `content` to `page`, which lies in a VMA.
@@ -116,7 +118,7 @@ def store(s, page, content):
     if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
         s.counters[Counter.COW_KSM] += 1
     elif s.frames[frame, MAPCOUNT] == 1:
-        s.frames[frame, FRAME_CONTENT] = content
+        change_content(s, page, frame, content)
         return
     fresh_page(s, page, content)
 
@@ -221,4 +223,6 @@ def fork_pages(s, parent, child, end):
         elif flags & ZERO:
             s.page_bytes[twin, PAGE_FLAGS] |= ZERO
         elif s.pages[page, FRAME] != NO_FRAME:
+            if not s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
+                wake(s, page)
             map_frame(s, twin, int64(s.pages[page, FRAME]))

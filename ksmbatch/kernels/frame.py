@@ -6,7 +6,9 @@ It knows no page tables but for the entry that maps a frame; what happens to mem
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.stable_node import kpfn_gone
+from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     DANGLING,
@@ -86,6 +88,7 @@ def alloc_frame_on(s, page, content, nid):
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frame_bytes[frame, FRAME_NID] = nid
     s.frames[frame, PFN] = take_pfn(s, nid)
+    holder_comes(s, nid, content)
     s.node_counters[nid, NodeCounter.FRAMES] += 1
     s.counters[Counter.FRAMES_IN_USE] += 1
     s.counters[Counter.PEAK_FRAMES] = max(s.counters[Counter.PEAK_FRAMES], s.counters[Counter.FRAMES_IN_USE])
@@ -134,6 +137,8 @@ def free_frame(s, frame):
             kpfn_gone(s, int64(s.frames[frame, FRAME_NODE]), nid)
         if flags & DANGLING:
             s.counters[Counter.DANGLING_PAGES] -= 1
+    else:
+        holder_goes(s, nid, int64(s.frames[frame, FRAME_CONTENT]))
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frames[frame, FRAME_NODE] = NIL
     free_pfn(s, nid, int64(s.frames[frame, PFN]))
@@ -144,7 +149,8 @@ def free_frame(s, frame):
 
 @inlined
 def map_frame(s, page, frame):
-    """Enters `frame` into the empty pte of `page`. Writes: pages, frames, node_counters."""
+    """Enters `frame` into the empty pte of `page`. Writes: pages, frames, node_counters, and as wake()."""
+    wake(s, page)
     nid = int64(s.page_bytes[page, PAGE_NID])
     s.pages[page, FRAME] = frame
     s.frames[frame, MAPCOUNT] += 1

@@ -26,6 +26,7 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     RIGHT,
+    STABLE_AT,
     STABLE_ROOT,
     Knob,
     Scan,
@@ -113,7 +114,7 @@ def check_stable_tree(s, nid):
         build_stable_tree(s, tree)
         content = next_content(s, tree, int64(-1))
         while content >= 0:
-            node = int64(s.stable_at[tree, content])
+            node = int64(s.by_content[tree, content, STABLE_AT])
             if is_chain(s, node):
                 remove_stale_of_chain(s, node, nid)
             else:

@@ -10,13 +10,33 @@ from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
+from ksmbatch.kernels.resting import (
+    IS_MERGED,
+    IS_SKIP,
+    IS_VISIT,
+    WAS_UNSTABLE,
+    begin_passes,
+    end_passes,
+    expected_passes,
+    forget_passes,
+    is_due,
+    lowest_bit,
+    pass_by,
+    pass_pending,
+    rouse,
+    take_budget,
+    wake,
+)
+from ksmbatch.kernels.retire import retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import ksm_get_folio
-from ksmbatch.kernels.stable_tree import remove_all_stable_nodes
+from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
+    AT_PLACE,
+    CHECKSUM,
     END_PAGE,
     FIRST_PAGE,
     FOREVER,
@@ -24,6 +44,7 @@ from ksmbatch.state import (
     FRAME_FLAGS,
     ITEM,
     ITEM_FLAGS,
+    ITEM_NID,
     KSM,
     MERGEABLE,
     MERGEABLE_VMAS,
@@ -32,18 +53,23 @@ from ksmbatch.state import (
     NO_FRAME,
     NO_MM,
     PAGE_FLAGS,
+    PAGES_PER_BLOCK,
+    PAGES_PER_WORD,
+    PASSED,
     REGISTERED,
+    SCANS_AHEAD,
     SKIPS,
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
+    UNSTABLE_EXACT,
     USERS,
     Knob,
     Scan,
 )
 
 END_OF_SCAN = -1
-SKIPPED = -2
+LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
 
 
 @kernel
@@ -103,16 +129,21 @@ def start_scan(s):
     for nid in range(n_nids):
         reset_unstable_tree(s, nid)
     s.scan[Scan.LOG_END] = 0
+    begin_passes(s)
     enter_mm(s, int64(s.scan[Scan.SLOT_FIRST]))
 
 
 @inlined
 def enter_mm(s, mm):
-    """The cursor goes to address 0 of `mm` (NO_MM: the scan is over). Writes: scan."""
+    """The cursor goes to address 0 of `mm` (NO_MM: the scan is over). Writes: scan, mms."""
     s.scan[Scan.CUR_MM] = mm
     s.scan[Scan.MOVED] = 0
     if mm != NO_MM:
         s.scan[Scan.CUR_PAGE] = s.mms[mm, FIRST_PAGE]
+        if s.mms[mm, PASSED] != s.scan[Scan.SEQ]:  # one that died in this scan is met again
+            s.mms[mm, PASSED] = s.scan[Scan.SEQ]
+            s.mms[s.scan[Scan.PLACES], AT_PLACE] = mm
+            s.scan[Scan.PLACES] += 1
 
 
 @kernel
@@ -129,54 +160,79 @@ def leave_mm(s, mm):
     enter_mm(s, after)
 
 
-@inlined
-def next_page_of_mm(s, mm):
-    """Moves the cursor to the next page of `mm` that ksmd looks at; rmap_items of pages passed that are gone are freed.
+@kernel
+def next_region(s):
+    """The cursor goes to the next pages that ksmd may look at, at most to the end of a block; the rmap_items of dead mms go.
 
-    Reads: pages. Writes: page_bytes, scan, counters, trees. Returns: the page, or END_OF_SCAN if `mm` has no more.
+    Mirrors: mm/ksm.c scan_get_next_rmap_item(), as far as it goes from mm to mm
+    Writes: scan, mms, page_bytes, counters, trees. Returns: where they end; END_OF_SCAN.
     """
-    page = int64(s.scan[Scan.CUR_PAGE])
-    end = int64(s.mms[mm, END_PAGE])
-    if not s.mms[mm, USERS]:
-        free_rmap_items(s, int64(s.mms[mm, FIRST_PAGE]), end)
-        s.scan[Scan.MOVED] = 0
-        return END_OF_SCAN
-    if s.mms[mm, MERGEABLE_VMAS] != 0:
-        s.scan[Scan.MOVED] = 1
-    while page < end:
-        if s.page_bytes[page, PAGE_FLAGS] & MERGEABLE and s.pages[page, FRAME] != NO_FRAME:
-            s.scan[Scan.CUR_PAGE] = page + 1
-            return page
-        if s.page_bytes[page, ITEM_FLAGS] & ITEM:
-            free_rmap_item(s, page, mm)
-        page += 1
-    s.scan[Scan.CUR_PAGE] = end
-    return END_OF_SCAN
-
-
-@inlined
-def scan_get_next_rmap_item(s):
-    """The next page to look at.
-
-    Mirrors: mm/ksm.c scan_get_next_rmap_item()
-    Writes: scan, page_bytes, mms, counters, trees. Returns: the page; SKIPPED if smart_scan passed one by; END_OF_SCAN.
-    """
-    if s.scan[Scan.SLOT_FIRST] == NO_MM:
-        return END_OF_SCAN
-    if s.scan[Scan.CUR_MM] == NO_MM:
-        start_scan(s)
     while s.scan[Scan.CUR_MM] != NO_MM:
         mm = int64(s.scan[Scan.CUR_MM])
-        page = next_page_of_mm(s, mm)
-        if page == END_OF_SCAN:
-            leave_mm(s, mm)
-            continue
-        get_next_rmap_item(s, page, mm)
-        if should_skip_rmap_item(s, page):
-            return SKIPPED
-        return page
-    s.counters[Counter.FULL_SCANS] += 1
+        page = int64(s.scan[Scan.CUR_PAGE])
+        end = int64(s.mms[mm, END_PAGE])
+        if not s.mms[mm, USERS]:
+            free_rmap_items(s, int64(s.mms[mm, FIRST_PAGE]), end)
+            s.scan[Scan.MOVED] = 0
+        else:
+            if s.mms[mm, MERGEABLE_VMAS] != 0:
+                s.scan[Scan.MOVED] = 1
+            if page < end:
+                return min(end, page - page % PAGES_PER_BLOCK + PAGES_PER_BLOCK)
+        leave_mm(s, mm)
     return END_OF_SCAN
+
+
+@kernel
+def rouse_the_due(s, first, end):
+    """The pages of [first, end), of one block, that this scan has to visit are awake. Returns: how many there are."""
+    seq = int64(s.scan[Scan.SEQ])
+    due = 0
+    for word in range(first // PAGES_PER_WORD, (end - 1) // PAGES_PER_WORD + 1):
+        bits = int64(s.calendar[seq % SCANS_AHEAD, word])
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            if first <= page < end:
+                due += 1
+                if s.cohort[page] != 0:
+                    rouse(s, page, seq - 1)
+    return due
+
+
+@kernel
+def open_region(s, end, until_wakeups, until_full_scans, until_ns):
+    """Looks at the pages from the cursor to `end`, of one block: who is to be visited, what the passes of the others come to.
+
+    Writes: scan, and as rouse().
+    """
+    first = int64(s.scan[Scan.CUR_PAGE])
+    due = rouse_the_due(s, first, end)
+    merged, visits, skips, was = expected_passes(s, first, end)
+    costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]
+    dearest = int64(0)
+    for k in range(len(costs)):
+        dearest = max(dearest, costs[k])
+    batch = int64(s.knobs[Knob.PAGES_TO_SCAN])
+    wakeups = 1 + (merged + visits + due) // max(batch, 1)
+    # visits at rest cannot become dearer than any other
+    latest = (merged + visits + skips + due) * dearest
+    latest += wakeups * (s.knobs[Knob.WAKEUP_NS] + s.knobs[Knob.SLEEP_MILLISECS] * 1_000_000)
+    careful = (
+        batch == 0
+        or s.knobs[Knob.SLEEP_MILLISECS] > LONG_SLEEP
+        or s.counters[Counter.FULL_SCANS] >= until_full_scans
+        or s.counters[Counter.WAKEUPS] + wakeups >= until_wakeups
+        or s.counters[Counter.TIME_NS] + latest >= until_ns
+    )
+    s.scan[Scan.REGION_END] = end
+    s.scan[Scan.CAREFUL] = careful
+    s.scan[Scan.PASSED_TO] = end if careful else first
+    if not careful:
+        s.scan[Scan.PENDING_MERGED] = merged
+        s.scan[Scan.PENDING_VISITS] = visits
+        s.scan[Scan.PENDING_SKIPS] = skips
+        s.scan[Scan.PENDING_WAS] = was
 
 
 @inlined
@@ -192,33 +248,142 @@ def pools_are_full(s):
     return s.scan[Scan.NEXT_NODE] + SPARE_NODES > len(s.nodes) or s.scan[Scan.NEXT_MEMBER] + SPARE_MEMBERS > len(s.members)
 
 
-@inlined
-def ksm_do_scan(s, until_ns):
-    """Goes on with the batch begun, up to simulated time `until_ns`.
+@kernel
+def is_watched(s):
+    """Whether some page at rest may have to be visited because of who else is in the trees. Reads: trees, knobs."""
+    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
+        if s.trees[UNSTABLE_EXACT, nid] or not is_calm(s, nid):
+            return True
+    return False
 
-    Mirrors: mm/ksm.c ksm_do_scan()
-    Writes: everything. Returns: Status; DONE at the end of the batch.
+
+@kernel
+def must_look(s, page):
+    """Whether `page`, at rest, which searches the trees in this scan, may see or change their shape. Reads: trees."""
+    nid = int64(s.page_bytes[page, ITEM_NID])
+    if s.trees[UNSTABLE_EXACT, nid]:
+        return True
+    return not is_calm(s, nid) and meets_something(s, nid, int64(s.pages[page, CHECKSUM]))
+
+
+@kernel
+def searching(s, word):
+    """The pages at rest of `word` that search the trees in this scan, as bits. Reads: cohort, cohorts, calendar."""
+    bits = int64(0)
+    first = word * PAGES_PER_WORD
+    for page in range(first, min(first + PAGES_PER_WORD, len(s.cohort))):
+        if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+            bits |= 1 << (page - first)
+    return bits & ~int64(s.calendar[s.scan[Scan.SEQ] % SCANS_AHEAD, word])
+
+
+@inlined
+def next_of_interest(s, watched):
+    """The next page of the open region that must be looked at one by one, or its end. Reads: scan, calendar, cohort."""
+    page = int64(s.scan[Scan.CUR_PAGE])
+    end = int64(s.scan[Scan.REGION_END])
+    if s.scan[Scan.CAREFUL] or page >= end:
+        return page
+    word = page // PAGES_PER_WORD
+    mask = int64(-1) << (page % PAGES_PER_WORD)
+    while word * PAGES_PER_WORD < end:
+        bits = int64(s.calendar[s.scan[Scan.SEQ] % SCANS_AHEAD, word])
+        if watched:
+            bits |= searching(s, word)
+        bits &= mask
+        if bits:
+            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
+        mask = int64(-1)
+        word += 1
+    return end
+
+
+@inlined
+def is_passed_at_rest(s, page):
+    """Whether `page`, which the cursor has come to, may be passed at rest; if it should have been, it is awake afterwards.
+
+    In a careful region it is counted at once. Writes: scan, counters, and as wake().
+    """
+    if is_due(s, page, int64(s.scan[Scan.SEQ])):
+        return False
+    phase = int64(s.cohorts[0, s.cohort[page]]) if s.cohort[page] else int64(0)
+    if phase & IS_VISIT:
+        s.scan[Scan.CUR_PAGE] = page + 1
+        looks = must_look(s, page)
+        s.scan[Scan.CUR_PAGE] = page
+        if looks:
+            wake(s, page)
+            return False
+    if s.scan[Scan.CAREFUL] and phase:
+        was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
+        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was)
+    return True
+
+
+@inlined
+def ksm_do_scan(s, until_wakeups, until_full_scans, until_ns):
+    """Goes on with the batch begun, and with those after it as long as no limit is near.
+
+    Mirrors: mm/ksm.c ksm_do_scan(), scan_get_next_rmap_item()
+    Writes: everything. Returns: Status; DONE at the end of a batch.
     """
     while s.scan[Scan.BUDGET] > 0:
-        if s.counters[Counter.TIME_NS] >= until_ns:
-            return Status.TIME
-        if pools_are_full(s):
-            return Status.GROW
-        page = scan_get_next_rmap_item(s)
-        if page == END_OF_SCAN:
-            s.scan[Scan.BUDGET] = 0
-            break
-        if page == SKIPPED:
-            s.scan[Scan.VISIT] = Knob.SKIP_NS
-            spend(s, int64(Knob.SKIP_NS))
-            continue
-        s.scan[Scan.EXACT] = 0
-        if not cmp_and_merge_page(s, page):
-            return Status.UNDEFINED
-        spend(s, int64(s.scan[Scan.VISIT]))
-        s.counters[Counter.EXACT_VISITS] += s.scan[Scan.EXACT]
-        s.counters[Counter.PAGES_SCANNED] += 1
-        s.scan[Scan.BUDGET] -= 1
+        if s.scan[Scan.REGION_END] == 0:
+            if s.counters[Counter.TIME_NS] >= until_ns:
+                return Status.TIME
+            if s.scan[Scan.SLOT_FIRST] == NO_MM:
+                s.scan[Scan.BUDGET] = 0
+                break
+            if s.scan[Scan.CUR_MM] == NO_MM:
+                start_scan(s)
+            end = next_region(s)
+            if end == END_OF_SCAN:
+                end_passes(s)
+                s.counters[Counter.FULL_SCANS] += 1
+                s.scan[Scan.BUDGET] = 0
+                break
+            open_region(s, end, until_wakeups, until_full_scans, until_ns)
+        watched = is_watched(s)
+        mm = int64(s.scan[Scan.CUR_MM])
+        while True:
+            page = next_of_interest(s, watched)
+            if page == s.scan[Scan.REGION_END]:
+                s.scan[Scan.CUR_PAGE] = page
+                if not s.scan[Scan.CAREFUL]:
+                    pass_pending(s)
+                s.scan[Scan.REGION_END] = 0
+                break
+            if s.scan[Scan.CAREFUL] and (s.counters[Counter.TIME_NS] >= until_ns or s.scan[Scan.BUDGET] == 0):
+                s.scan[Scan.REGION_END] = 0
+                break
+            if is_passed_at_rest(s, page):
+                s.scan[Scan.CUR_PAGE] = page + 1
+                continue
+            if pools_are_full(s):
+                return Status.GROW
+            s.scan[Scan.CUR_PAGE] = page + 1
+            if not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE or s.pages[page, FRAME] == NO_FRAME:
+                if s.page_bytes[page, ITEM_FLAGS] & ITEM:
+                    free_rmap_item(s, page, mm)
+                    watched = is_watched(s)
+                continue
+            get_next_rmap_item(s, page, mm)
+            s.scan[Scan.EXACT] = 0
+            if should_skip_rmap_item(s, page):
+                s.scan[Scan.VISIT] = Knob.SKIP_NS
+                spend(s, int64(Knob.SKIP_NS))
+            else:
+                if not cmp_and_merge_page(s, page):
+                    return Status.UNDEFINED
+                spend(s, int64(s.scan[Scan.VISIT]))
+                s.counters[Counter.EXACT_VISITS] += s.scan[Scan.EXACT]
+                s.counters[Counter.PAGES_SCANNED] += 1
+                if s.scan[Scan.CAREFUL]:
+                    s.scan[Scan.BUDGET] -= 1
+                else:
+                    take_budget(s, int64(1))
+            retire(s, page)
+            watched = is_watched(s)
     return Status.DONE
 
 
@@ -242,7 +407,7 @@ def ksm_scan_thread(s, until_wakeups, until_full_scans, until_ns):
             s.counters[Counter.WAKEUPS] += 1
             s.scan[Scan.VISIT] = Knob.WAKEUP_NS
             spend(s, int64(Knob.WAKEUP_NS))
-        status = ksm_do_scan(s, until_ns)
+        status = ksm_do_scan(s, until_wakeups, until_full_scans, until_ns)
         if status != Status.DONE:
             return status
         s.scan[Scan.WAKE_NS] = s.counters[Counter.TIME_NS] + s.knobs[Knob.SLEEP_MILLISECS] * 1_000_000
@@ -270,4 +435,5 @@ def unmerge_and_remove_all_rmap_items(s):
     s.scan[Scan.CUR_MM] = NO_MM
     s.scan[Scan.BUDGET] = 0
     remove_all_stable_nodes(s)
+    forget_passes(s)
     s.counters[Counter.FULL_SCANS] = 0

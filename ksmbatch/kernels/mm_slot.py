@@ -7,7 +7,22 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, kernel
 from ksmbatch.codes import Run
-from ksmbatch.state import LIST_ITEMS, NO_MM, REGISTERED, SLOT_NEXT, SLOT_PREV, USERS, Knob, Scan
+from ksmbatch.kernels.resting import wake
+from ksmbatch.state import (
+    END_PAGE,
+    FIRST_PAGE,
+    FRAME,
+    LIST_ITEMS,
+    NO_FRAME,
+    NO_MM,
+    PASSED,
+    REGISTERED,
+    SLOT_NEXT,
+    SLOT_PREV,
+    USERS,
+    Knob,
+    Scan,
+)
 
 
 @kernel
@@ -49,11 +64,15 @@ def ksm_enter(s, mm):
     """Registers `mm`: last in the running scan, that is just before the cursor.
 
     Mirrors: mm/ksm.c __ksm_enter()
-    Writes: mms, scan.
+    Writes: mms, scan, and as wake().
     """
     cursor = int64(s.scan[Scan.CUR_MM])
     link_slot(s, mm, NO_MM if s.knobs[Knob.RUN] == Run.UNMERGE else cursor)
     s.mms[mm, REGISTERED] = 1
+    s.mms[mm, PASSED] = s.scan[Scan.SEQ]
+    for page in range(s.mms[mm, FIRST_PAGE], s.mms[mm, END_PAGE]):
+        if s.pages[page, FRAME] != NO_FRAME:
+            wake(s, page)
 
 
 @entry_kernel

@@ -10,6 +10,7 @@ from ksmbatch.codes import Kernel, Move
 from ksmbatch.kernels.frame import has_room
 from ksmbatch.kernels.migrate import ALLOCATES_ITSELF, migrate_ksm_page, stays
 from ksmbatch.kernels.migrate.frame_move import change_place, count_remote
+from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.rmap_walk import count_reached
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
@@ -91,6 +92,8 @@ def move_private_frame(s, page, frame, nid):
         s.counters[Counter.MIGRATE_FAILURES] += 1
         return FULL
     here = int64(s.frame_bytes[frame, FRAME_NID])
+    if not s.knobs[Knob.MERGE_ACROSS_NODES]:
+        wake(s, page)
     change_place(s, frame, nid)
     if s.frames[frame, MAPCOUNT] == 1:
         count_remote(s, page, here, nid)

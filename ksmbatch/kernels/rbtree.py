@@ -1,15 +1,44 @@
 """Linux's red-black tree (lib/rbtree.c) over rows of an integer matrix: insert, erase and replace with exactly its shape.
 
 A tree is `roots[tree]` plus the columns LEFT, RIGHT, PARENT and BLACK of `links`; row NIL is no node. It knows no keys: whoever
-walks compares. Stable and unstable trees use the same functions on different matrices.
+walks compares. Stable and unstable trees use the same functions on different matrices; where the rows have a column ANY, it is
+kept, as by rb_augment_callbacks.
 """
 
 from numpy import int64
 
-from ksmbatch.accel import kernel
-from ksmbatch.state import BLACK, LEFT, NIL, PARENT, RIGHT
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.state import ANY, BLACK, LEFT, LOOK, NIL, PARENT, RIGHT
 
 RED, NOT_RED = int64(0), int64(1)  # of column BLACK
+
+
+@inlined
+def is_augmented(links):
+    """Whether the rows of `links` have the columns LOOK and ANY."""
+    return links.shape[1] > ANY
+
+
+@inlined
+def look_below(links, node):
+    """ANY of `node`, from its own LOOK and its children. Reads: links."""
+    return links[node, LOOK] | links[links[node, LEFT], ANY] | links[links[node, RIGHT], ANY]
+
+
+@kernel
+def tell_ancestors(links, node):
+    """The LOOK of `node` (NIL: nothing to do) or what is below it changed. Reads: links. Writes: links."""
+    while node != NIL:
+        links[node, ANY] = look_below(links, node)
+        node = int64(links[node, PARENT])
+
+
+@inlined
+def sank(links, node, top):
+    """`node` has sunk below `top`, which has all below it now that was below `node`. Writes: links."""
+    if is_augmented(links):
+        links[top, ANY] = links[node, ANY]
+        links[node, ANY] = look_below(links, node)
 
 
 @kernel
@@ -71,6 +100,10 @@ def rb_link_and_insert(links, roots, tree, node, parent, side):
         links[parent, LEFT] = node
     else:
         links[parent, RIGHT] = node
+    if is_augmented(links):
+        links[node, ANY] = 0
+        if links[node, LOOK]:
+            tell_ancestors(links, node)
     while True:
         if parent == NIL:
             links[node, BLACK] = 1
@@ -97,11 +130,13 @@ def rb_link_and_insert(links, roots, tree, node, parent, side):
             set_parent_black(links, inner, parent)
             links[parent, PARENT] = node
             links[parent, BLACK] = 0
+            sank(links, parent, node)
             parent = node
             inner = int64(links[node, far])
         links[grandparent, near] = inner
         links[parent, far] = grandparent
         set_parent_black(links, inner, grandparent)
+        sank(links, grandparent, parent)
         rotate_set_parents(links, roots, tree, grandparent, parent, RED)
         return
 
@@ -117,6 +152,7 @@ def rb_erase(links, roots, tree, node):
     left = int64(links[node, LEFT])
     parent = int64(links[node, PARENT])
     rebalance = NIL
+    lowest = parent  # that has another subtree now
     if left == NIL:
         change_child(links, roots, tree, node, child, parent)
         if child != NIL:
@@ -147,12 +183,15 @@ def rb_erase(links, roots, tree, node):
         links[successor, LEFT] = left
         links[left, PARENT] = successor
         change_child(links, roots, tree, node, successor, parent)
+        lowest = under
         if orphan != NIL:
             set_parent_black(links, orphan, under)
         elif links[successor, BLACK]:
             rebalance = under
         links[successor, PARENT] = parent
         links[successor, BLACK] = links[node, BLACK]
+    if is_augmented(links) and links[node, ANY]:
+        tell_ancestors(links, lowest)
     if rebalance != NIL:
         erase_color(links, roots, tree, rebalance)
 
@@ -174,6 +213,7 @@ def erase_color(links, roots, tree, parent):
             links[parent, far] = inner
             links[sibling, near] = parent
             set_parent_black(links, inner, parent)
+            sank(links, parent, sibling)
             rotate_set_parents(links, roots, tree, parent, sibling, RED)
             sibling = inner
         outer = int64(links[sibling, far])
@@ -195,6 +235,7 @@ def erase_color(links, roots, tree, parent):
             links[inner, far] = sibling
             links[parent, far] = inner
             set_parent_black(links, outer, sibling)
+            sank(links, sibling, inner)
             outer = sibling
             sibling = inner
         inner = int64(links[sibling, near])
@@ -203,6 +244,7 @@ def erase_color(links, roots, tree, parent):
         set_parent_black(links, outer, sibling)
         if inner != NIL:
             links[inner, PARENT] = parent
+        sank(links, parent, sibling)
         rotate_set_parents(links, roots, tree, parent, sibling, NOT_RED)
         return
 

@@ -6,7 +6,7 @@ An rmap_item is its page's number; mm/ksm.c keeps a list of them per mm, here th
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.fault import mm_of
+from ksmbatch.kernels.resting import mm_of, wake
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_tree import leave_stable_node
 from ksmbatch.kernels.unstable_tree import erase_unstable, forget_item, in_present_tree
@@ -68,6 +68,7 @@ def get_next_rmap_item(s, page, mm):
 @kernel
 def free_rmap_item(s, page, mm):
     """Frees the rmap_item of `page` of `mm`. Mirrors: mm/ksm.c remove_trailing_rmap_items(). Writes: as the two above."""
+    wake(s, page)
     remove_rmap_item_from_tree(s, page)
     forget_item(s, page)
     s.counters[Counter.KSM_RMAP_ITEMS] -= 1

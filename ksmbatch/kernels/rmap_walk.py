@@ -7,7 +7,7 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
-from ksmbatch.kernels.fault import mm_of
+from ksmbatch.kernels.resting import mm_of
 from ksmbatch.state import (
     END_PAGE,
     FIRST,

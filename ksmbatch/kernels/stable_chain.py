@@ -7,7 +7,7 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels.fault import mm_of
+from ksmbatch.kernels.resting import catch_up, mm_of
 from ksmbatch.kernels.stable_node import (
     AND_ONE_MORE,
     NOW,
@@ -22,7 +22,8 @@ from ksmbatch.kernels.stable_node import (
     unlink_migrate,
     unsettle,
 )
-from ksmbatch.kernels.stable_shape import note_shape
+from ksmbatch.kernels.stable_shape import note_shape, set_look
+from ksmbatch.kernels.twins import wake_alone
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     CHAIN,
@@ -35,7 +36,6 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     LEN,
-    LOOK,
     MEMBER_NEXT,
     MEMBER_PAGE,
     MERGING,
@@ -48,10 +48,12 @@ from ksmbatch.state import (
     SETTLED_PRUNED,
     SETTLED_UNPRUNED,
     STABLE,
+    STABLE_AT,
     STABLE_CHAINS,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
+    UNSETTLED,
     WHERE,
     Knob,
     Scan,
@@ -66,12 +68,12 @@ INT_OVERFLOW, MAX_JIFFY_OFFSET = int64(2**31), int64(2**62 - 2)
 def tree_erase(s, node):
     """Takes a plain node or a chain out of its stable tree.
 
-    Writes: nodes, trees, stable_at, stable_log, stable_links.
+    Writes: nodes, trees, by_content, stable_log, stable_links, and as wake().
     """
     nid = int64(s.nodes[node, NID])
     content = int64(s.nodes[node, CONTENT])
     note_shape(s, nid, -content - 1)
-    s.stable_at[nid, content] = NIL
+    s.by_content[nid, content, STABLE_AT] = NIL
     if is_chain(s, node):
         s.trees[STABLE_CHAINS, nid] -= 1
         settle(s, node, SETTLED_PRUNED)
@@ -81,22 +83,23 @@ def tree_erase(s, node):
 
 @kernel
 def tree_replace(s, old, new):
-    """`new` takes the place of `old` in the tree, whose shape stays. Writes: nodes, stable_at, stable_links."""
+    """`new` takes the place of `old` in the tree, whose shape stays. Writes: nodes, by_content, stable_links."""
     nid = int64(s.nodes[old, NID])
     content = int64(s.nodes[new, CONTENT])
     s.nodes[new, NID] = nid
     s.nodes[new, WHERE] = IN_TREE
-    s.stable_at[nid, content] = new
-    s.stable_links[nid, content + 1, LOOK] = s.nodes[new, KPFN] == NO_FRAME
+    s.by_content[nid, content, STABLE_AT] = new
+    set_look(s, nid, content, int64(s.nodes[new, KPFN] == NO_FRAME))
 
 
 @kernel
 def tree_insert(s, node, nid):
-    """Hangs a plain node into the tree of `nid`. Writes: nodes, trees, stable_at, stable_log, stable_links."""
+    """Hangs a plain node into the tree of `nid`. Writes: nodes, trees, by_content, stable_log, stable_links, and as wake()."""
     content = int64(s.nodes[node, CONTENT])
     s.nodes[node, NID] = nid
     s.nodes[node, WHERE] = IN_TREE
-    s.stable_at[nid, content] = node
+    s.by_content[nid, content, STABLE_AT] = node
+    wake_alone(s, nid, content)
     note_shape(s, nid, content + 1)
 
 
@@ -142,6 +145,7 @@ def alloc_stable_node_chain(s, dup):
     """
     chain = alloc_stable_node(s, int64(s.nodes[dup, CONTENT]), NO_FRAME, int64(s.nodes[dup, NID]))
     s.nodes[chain, LEN] = STABLE_NODE_CHAIN
+    catch_up(s)
     s.node_prune_time[chain] = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
     s.counters[Counter.STABLE_NODE_CHAINS] += 1
     tree_replace(s, dup, chain)
@@ -215,6 +219,23 @@ def jiffies_of(milliseconds):
     return (milliseconds * 1_000_000 + NS_PER_JIFFY - 1) // NS_PER_JIFFY
 
 
+@inlined
+def is_to_be_looked_at(s, node):
+    """Whether a walk that passes `node`, which hangs in a tree, may change it. Reads: nodes, knobs, counters.
+
+    A chain that is due for pruning changes at least in that its delay starts anew.
+    """
+    if not is_chain(s, node):
+        return s.nodes[node, KPFN] == NO_FRAME
+    if s.nodes[node, SETTLED] == UNSETTLED:
+        return True
+    delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
+    if delay == 0 or delay >= INT_OVERFLOW:
+        return False  # every walk prunes, and it is settled by one; no walk prunes
+    catch_up(s)
+    return s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= s.node_prune_time[node] + jiffies_of(delay)
+
+
 @kernel
 def may_prune(s, chain, prune):
     """Whether a walk that may prune does prune `chain` now, as the delay allows; if so, the delay starts anew.
@@ -222,8 +243,9 @@ def may_prune(s, chain, prune):
     Mirrors: mm/ksm.c stable_node_dup(), the test with time_before()
     Reads: knobs, counters. Writes: node_prune_time.
     """
-    if prune == NO_PRUNE:
+    if prune == NO_PRUNE or s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] >= INT_OVERFLOW:
         return False
+    catch_up(s)
     now = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
     if now < s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]):
         return False

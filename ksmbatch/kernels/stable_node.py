@@ -6,6 +6,8 @@ It takes and gives back slots and keeps `stable_hot`; what ksmd does with stable
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.resting import wake
+from ksmbatch.kernels.stable_shape import set_look
 from ksmbatch.state import (
     CHAIN,
     CONTENT,
@@ -16,7 +18,6 @@ from ksmbatch.state import (
     KPFN,
     LAST_NID,
     LEN,
-    LOOK,
     MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
@@ -124,7 +125,7 @@ def kpfn_gone(s, node, nid):
     if s.nodes[node, WHERE] == IN_TREE:
         tree = int64(s.nodes[node, NID])
         s.trees[STABLE_HOT, tree] += 1
-        s.stable_links[tree, s.nodes[node, CONTENT] + 1, LOOK] = 1
+        set_look(s, tree, int64(s.nodes[node, CONTENT]), int64(1))
     elif s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1
@@ -202,8 +203,18 @@ def add_member(s, node, page):
 
 
 @kernel
+def wake_members(s, node):
+    """The pages whose rmap_items hang in `node` are visited when ksmd comes to them next. Writes: as wake()."""
+    member = int64(s.nodes[node, FIRST])
+    while member != NIL:
+        wake(s, int64(s.members[member, MEMBER_PAGE]))
+        member = int64(s.members[member, MEMBER_NEXT])
+
+
+@kernel
 def drop_member(s, member):
-    """Takes `member` out of its node's hlist and gives it back. Writes: members, nodes, scan."""
+    """Takes `member` out of its node's hlist and gives it back. Writes: members, nodes, scan, and as wake()."""
+    wake(s, int64(s.members[member, MEMBER_PAGE]))
     after = int64(s.members[member, MEMBER_NEXT])
     before = int64(s.members[member, MEMBER_PREV])
     if before == NIL:

@@ -1,15 +1,28 @@
 """The shape of the stable trees: what happens to a tree is written down, and done to it when its shape is about to be seen.
 
 Linux's tree of a NUMA node has one place per content, whatever hangs there: a plain node, a chain, another node later. So the
-links are those of contents, and `stable_at` says what hangs where. Who looks for what is `stable_tree`'s business. See
+links are those of contents, and `by_content` says what hangs where. Who looks for what is `stable_tree`'s business. See
 docs/adr/0002.
 """
 
 from numpy import int64
 
 from ksmbatch.accel import kernel
-from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
-from ksmbatch.state import KEY, KPFN, LEFT, LOOK, NIL, NO_FRAME, RIGHT, STABLE_HOT, STABLE_LOGGED, STABLE_ROOT
+from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, tell_ancestors
+from ksmbatch.state import (
+    KEY,
+    KPFN,
+    LEFT,
+    LOOK,
+    NIL,
+    NO_FRAME,
+    RIGHT,
+    STABLE_AT,
+    STABLE_CHAINS,
+    STABLE_HOT,
+    STABLE_LOGGED,
+    STABLE_ROOT,
+)
 
 
 @kernel
@@ -37,7 +50,7 @@ def reshape(s, nid, entry):
         return
     s.stable_links[nid, entry, KEY] = s.rank[entry - 1]
     # as it is now: what hangs there may have changed since it was logged, or may be gone again
-    s.stable_links[nid, entry, LOOK] = s.nodes[s.stable_at[nid, entry - 1], KPFN] == NO_FRAME
+    s.stable_links[nid, entry, LOOK] = s.nodes[s.by_content[nid, entry - 1, STABLE_AT], KPFN] == NO_FRAME
     parent, side = find_place(s, nid, entry - 1)
     rb_link_and_insert(s.stable_links[nid], s.trees[STABLE_ROOT], nid, entry, parent, side)
 
@@ -51,6 +64,15 @@ def build_stable_tree(s, nid):
 
 
 @kernel
+def set_look(s, nid, content, look):
+    """Whether a walk has to look at what hangs for `content` in the tree of `nid`. Writes: stable_links, trees."""
+    build_stable_tree(s, nid)
+    if s.stable_links[nid, content + 1, LOOK] != look:
+        s.stable_links[nid, content + 1, LOOK] = look
+        tell_ancestors(s.stable_links[nid], content + 1)
+
+
+@kernel
 def note_shape(s, nid, entry):
     """A content came into the tree of `nid` (`entry` = content + 1) or left it (-content - 1).
 
@@ -58,7 +80,7 @@ def note_shape(s, nid, entry):
     Writes: stable_log, trees, stable_links.
     """
     logged = int64(s.trees[STABLE_LOGGED, nid])
-    if logged == 0 and s.trees[STABLE_HOT, nid] != 0:
+    if logged == 0 and (s.trees[STABLE_HOT, nid] != 0 or s.trees[STABLE_CHAINS, nid] != 0):
         reshape(s, nid, entry)
         return
     if logged == s.stable_log.shape[1]:

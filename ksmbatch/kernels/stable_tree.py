@@ -1,22 +1,22 @@
 """The stable trees: look-up by content, walks where a walk can be seen, chains, dups and the migrate list.
 
 A walk prunes stale nodes and chains on its path. While a tree has none that it would change (`stable_hot` is 0) the answer is
-in `stable_at`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
+in `by_content`; otherwise the walk is made, node by node, as Linux makes it. See docs/adr/0002.
 """
 
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels.fault import mm_of
+from ksmbatch.kernels.resting import mm_of
 from ksmbatch.kernels.stable_chain import (
+    INT_OVERFLOW,
     MAY_PRUNE,
     NO_PRUNE,
-    NS_PER_JIFFY,
     add_dup,
     alloc_stable_node_chain,
     free_stable_node_chain,
-    jiffies_of,
+    is_to_be_looked_at,
     ksm_get_folio,
     stable_node_chain,
     stable_node_dup_del,
@@ -34,10 +34,13 @@ from ksmbatch.kernels.stable_node import (
     is_page_sharing_candidate,
     push_migrate,
     unlink_migrate,
+    wake_members,
 )
 from ksmbatch.kernels.stable_shape import build_stable_tree
+from ksmbatch.kernels.twins import holder_goes, tree_of
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
+    ANY,
     FIRST,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -59,6 +62,7 @@ from ksmbatch.state import (
     NO_FRAME,
     RIGHT,
     STABLE,
+    STABLE_AT,
     STABLE_CHAINS,
     STABLE_HOT,
     STABLE_ROOT,
@@ -73,9 +77,7 @@ JOINED, LEFT_IT = int64(1), int64(-1)
 @inlined
 def get_kpfn_nid(s, frame):
     """The tree to which `frame` belongs. Mirrors: mm/ksm.c get_kpfn_nid(). Reads: knobs, frame_bytes."""
-    if s.knobs[Knob.MERGE_ACROSS_NODES]:
-        return 0
-    return int64(s.frame_bytes[frame, FRAME_NID])
+    return tree_of(s, s.frame_bytes[frame, FRAME_NID])
 
 
 @kernel
@@ -110,13 +112,35 @@ def leave_stable_node(s, page, node):
 
 
 @inlined
-def is_observable(s, nid):
-    """Whether a walk through the stable tree of `nid` may change what it passes. Reads: stable_*, knobs, counters."""
+def is_calm(s, nid):
+    """Whether no walk through the stable tree of `nid` changes anything that it passes. Reads: trees, knobs."""
     if s.trees[STABLE_HOT, nid] != 0 or s.knobs[Knob.FORCE_EXACT]:
-        return True
+        return False
     delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
     # with a delay, passing a chain that is due starts its delay anew
-    return s.trees[STABLE_CHAINS, nid] != 0 and delay > 0 and s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= jiffies_of(delay)
+    return s.trees[STABLE_CHAINS, nid] == 0 or delay == 0 or delay >= INT_OVERFLOW
+
+
+@kernel
+def meets_something(s, nid, content):
+    """Whether a walk to `content` in the tree of `nid` passes something, above where `content` hangs, that it may change.
+
+    It goes by content ids, which ascend with the rank among those held twice, and among the others.
+    Reads: stable_links, nodes, rank. Writes: as build_stable_tree(), catch_up().
+    """
+    build_stable_tree(s, nid)
+    n_dup = s.by_content.shape[1]
+    current = int64(s.trees[STABLE_ROOT, nid])
+    while current != NIL and s.stable_links[nid, current, ANY]:
+        here = current - 1
+        if here == content:
+            return False
+        if s.stable_links[nid, current, LOOK] and is_to_be_looked_at(s, int64(s.by_content[nid, here, STABLE_AT])):
+            return True
+        # of the others, as many come before `here` as its rank says, less the `here` contents held twice
+        less = content < (here if content < n_dup else n_dup + s.stable_links[nid, current, KEY] - here)
+        current = int64(s.stable_links[nid, current, LEFT if less else RIGHT])
+    return False
 
 
 @kernel
@@ -126,11 +150,14 @@ def stable_walk(s, nid, content, prune):
     Mirrors: the descent in mm/ksm.c stable_tree_search(), stable_tree_insert()
     Returns: frame found or NO_FRAME; its dup or NIL; its node or NIL.
     """
-    if not is_observable(s, nid):
-        node = int64(s.stable_at[nid, content]) if content < s.stable_at.shape[1] else NIL
+    if is_calm(s, nid) or (not s.knobs[Knob.FORCE_EXACT] and not meets_something(s, nid, content)):
+        node = int64(s.by_content[nid, content, STABLE_AT]) if content < s.by_content.shape[1] else NIL
         if node == NIL:
             return NO_FRAME, NIL, NIL
-        return stable_node_chain(s, node, prune)
+        frame, dup, node = stable_node_chain(s, node, prune)
+        if frame != NO_FRAME:
+            return frame, dup, node
+        # what hung there was stale, and is gone: a walk begins again from the root, which it may have changed
     s.scan[Scan.EXACT] = 1
     build_stable_tree(s, nid)
     key = int64(s.rank[content])
@@ -138,7 +165,7 @@ def stable_walk(s, nid, content, prune):
     while current != NIL:
         other = int64(s.stable_links[nid, current, KEY])
         if key == other or s.stable_links[nid, current, LOOK]:
-            frame, dup, node = stable_node_chain(s, int64(s.stable_at[nid, current - 1]), prune)
+            frame, dup, node = stable_node_chain(s, int64(s.by_content[nid, current - 1, STABLE_AT]), prune)
             if frame == NO_FRAME:
                 build_stable_tree(s, nid)
                 current = int64(s.trees[STABLE_ROOT, nid])  # the tree was changed: again from the root
@@ -163,6 +190,7 @@ def put_on_migrate_list(s, node):
     """
     s.nodes[node, WHERE] = IN_MIGRATE
     push_migrate(s, node)
+    wake_members(s, node)
 
 
 @kernel
@@ -255,6 +283,7 @@ def mark_ksm(s, frame):
     Writes: frames, node_counters.
     """
     if not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
+        holder_goes(s, int64(s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT]))
         s.frame_bytes[frame, FRAME_FLAGS] |= KSM
         s.node_counters[s.frame_bytes[frame, FRAME_NID], NodeCounter.KSM_FRAMES] += 1
     s.frames[frame, FRAME_NODE] = NIL
@@ -294,7 +323,7 @@ def remove_all_stable_nodes(s):
         build_stable_tree(s, nid)
         while s.trees[STABLE_ROOT, nid] != NIL:
             root = int64(s.trees[STABLE_ROOT, nid]) - 1
-            if not remove_stable_node_chain(s, int64(s.stable_at[nid, root])):
+            if not remove_stable_node_chain(s, int64(s.by_content[nid, root, STABLE_AT])):
                 busy = True
                 break
             build_stable_tree(s, nid)

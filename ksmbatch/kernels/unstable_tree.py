@@ -1,8 +1,9 @@
 """The unstable trees: found by content while nothing in them changed, walked from the root as soon as something did.
 
-While no page in a tree has changed since it was put there, all its keys differ, so that a walk finds what `unstable_at` says;
-the insertions and erasures are only written down. Before the first change (`note_unstable_change`) the tree is built from
-that log in Linux's shape, and followed from then on until the next scan forgets it. See docs/adr/0002.
+While no page in a tree has changed since it was put there, all its keys differ, so that a walk finds what `by_content` says.
+Before the first change (`note_unstable_change`) the tree is built in Linux's shape, and followed from then on until the next
+scan forgets it. Who was put in when needs no log: ksmd does it in the order of its scan; erasures are written down. See
+docs/adr/0002.
 """
 
 from numpy import int64
@@ -10,10 +11,15 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
+from ksmbatch.kernels.resting import IS_VISIT, is_in_progress, last_pass, parity_of, wake
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     ANON,
+    AT_PLACE,
     CHECKSUM,
+    END_PAGE,
+    ERASED,
+    FIRST_PAGE,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -33,15 +39,18 @@ from ksmbatch.state import (
     PROT_NONE,
     RIGHT,
     UNSTABLE,
+    UNSTABLE_AT,
     UNSTABLE_EXACT,
     UNSTABLE_LEFTOVER,
     UNSTABLE_ROOT,
+    USERS,
     Knob,
     Scan,
 )
 
 NO_PAGE = -1  # no partner in the tree
 FAULT = -2  # the walk met a freed rmap_item
+AT_THE_END = int64(2**31 - 1)  # a cursor behind all pages
 
 
 @inlined
@@ -49,8 +58,12 @@ def in_present_tree(s, page):
     """Whether the rmap_item of `page` was put into an unstable tree in this scan.
 
     Mirrors: the age test in mm/ksm.c remove_rmap_item_from_tree()
-    Reads: page_bytes, counters.
+    Reads: page_bytes, counters; of a page at rest what its passes came to.
     """
+    cohort = int64(s.cohort[page])
+    if cohort != 0:
+        was_passed = is_in_progress(s) and last_pass(s, page) == s.scan[Scan.SEQ]
+        return was_passed and (s.cohorts[0, cohort] & IS_VISIT) != 0
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if not flags & UNSTABLE:
         return False
@@ -70,37 +83,78 @@ def reset_unstable_tree(s, nid):
 
 
 @kernel
+def insert_as_found(s, nid, page):
+    """Puts `page` into the shape of the tree of `nid`, by the contents with which all that is there was put in.
+
+    Every page put in was last looked at in this scan, so its checksum says what it had then.
+    Reads: pages, rank. Writes: unstable_links, trees.
+    """
+    key = s.rank[s.pages[page, CHECKSUM]]
+    parent = NIL
+    side = 0
+    current = int64(s.trees[UNSTABLE_ROOT, nid])
+    while current != NIL:
+        parent = current
+        if key < s.rank[s.pages[current - 1, CHECKSUM]]:
+            side = -1
+            current = int64(s.unstable_links[current, LEFT])
+        else:
+            side = 1
+            current = int64(s.unstable_links[current, RIGHT])
+    rb_link_and_insert(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1, parent, side)
+
+
+@kernel
+def erase_up_to(s, nid, entry, place, cursor):
+    """Does what the log says from `entry` on, as far as it happened when the scan was at its mm number `place`, at `cursor`.
+
+    Reads: unstable_log. Writes: unstable_links, trees, page_bytes. Returns: the entry that comes next.
+    """
+    while entry < s.scan[Scan.LOG_END]:
+        if s.unstable_log[3 * entry + 1] != place or s.unstable_log[3 * entry + 2] > cursor:
+            break
+        page = int64(s.unstable_log[3 * entry])
+        if s.page_bytes[page, ITEM_NID] == nid:
+            rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
+        entry += 1
+    return entry
+
+
+@kernel
 def build_unstable_tree(s, nid):
     """Gives the tree of `nid` its shape, from what this scan did to it so far, and has it walked from now on.
 
-    Every page logged was last looked at in this scan, so item_checksum is the content that it was inserted with.
-    Reads: unstable_log, pages, page_bytes, rank. Writes: unstable_links, trees.
+    Reads: unstable_log, pages, page_bytes, cohort, mms, rank. Writes: unstable_links, trees.
     """
     if s.trees[UNSTABLE_EXACT, nid]:
         return
     s.trees[UNSTABLE_EXACT, nid] = 1
     s.trees[UNSTABLE_ROOT, nid] = NIL
     for entry in range(s.scan[Scan.LOG_END]):
-        logged = int64(s.unstable_log[entry])
-        slot = logged if logged > 0 else -logged
-        if s.page_bytes[slot - 1, ITEM_NID] != nid:
-            continue
-        if logged < 0:
-            rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, slot)
-            continue
-        key = s.rank[s.pages[slot - 1, CHECKSUM]]
-        parent = NIL
-        side = 0
-        current = int64(s.trees[UNSTABLE_ROOT, nid])
-        while current != NIL:
-            parent = current
-            if key < s.rank[s.pages[current - 1, CHECKSUM]]:
-                side = -1
-                current = int64(s.unstable_links[current, LEFT])
+        s.page_bytes[s.unstable_log[3 * entry], ITEM_FLAGS] |= ERASED
+    parity = parity_of(s, int64(s.scan[Scan.SEQ]))
+    entry = int64(0)
+    for place in range(s.scan[Scan.PLACES]):
+        mm = int64(s.mms[place, AT_PLACE])
+        end = int64(s.mms[mm, END_PAGE])
+        if mm == s.scan[Scan.CUR_MM] and s.mms[mm, USERS]:
+            end = int64(s.scan[Scan.CUR_PAGE])
+        for page in range(s.mms[mm, FIRST_PAGE], end):
+            cohort = int64(s.cohort[page])
+            if cohort != 0:
+                if not s.cohorts[0, cohort] & IS_VISIT:
+                    continue
             else:
-                side = 1
-                current = int64(s.unstable_links[current, RIGHT])
-        rb_link_and_insert(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, slot, parent, side)
+                flags = int64(s.page_bytes[page, ITEM_FLAGS])
+                if not flags & ERASED and (not flags & UNSTABLE or ((flags & PARITY) != 0) != (parity != 0)):
+                    continue
+            entry = erase_up_to(s, nid, entry, place, page)
+            if s.page_bytes[page, ITEM_NID] == nid:
+                insert_as_found(s, nid, page)
+        entry = erase_up_to(s, nid, entry, place, AT_THE_END)
+    for entry in range(s.scan[Scan.LOG_END]):
+        page = int64(s.unstable_log[3 * entry])
+        s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~ERASED
 
 
 @kernel
@@ -123,9 +177,13 @@ def erase_unstable(s, page):
     nid = int64(s.page_bytes[page, ITEM_NID])
     if s.trees[UNSTABLE_EXACT, nid]:
         rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
-    else:
-        s.unstable_log[s.scan[Scan.LOG_END]] = -page - 1
-        s.scan[Scan.LOG_END] += 1
+        return
+    entry = int64(s.scan[Scan.LOG_END])
+    mm = int64(s.scan[Scan.CUR_MM])
+    s.unstable_log[3 * entry] = page
+    s.unstable_log[3 * entry + 1] = s.scan[Scan.PLACES] - 1
+    s.unstable_log[3 * entry + 2] = s.scan[Scan.CUR_PAGE] if s.mms[mm, USERS] else AT_THE_END
+    s.scan[Scan.LOG_END] = entry + 1
 
 
 @inlined
@@ -159,9 +217,9 @@ def mark_inserted(s, page, nid):
 @inlined
 def unstable_look_up(s, page, frame, nid, content):
     """As unstable_walk(), for a tree of which nothing changed."""
-    has_twins = content < s.unstable_at.shape[1]  # a content that only one page ever holds is never looked for
+    has_twins = content < s.by_content.shape[1]  # a content that only one page ever holds is never looked for
     if has_twins:
-        other = int64(s.unstable_at[nid, content]) - 1
+        other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
         if (
             other >= 0
             and in_present_tree(s, other)
@@ -174,9 +232,7 @@ def unstable_look_up(s, page, frame, nid, content):
             if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frame_bytes[other_frame, FRAME_NID] != nid:
                 return NO_PAGE
             return other
-        s.unstable_at[nid, content] = page + 1
-    s.unstable_log[s.scan[Scan.LOG_END]] = page + 1
-    s.scan[Scan.LOG_END] += 1
+        s.by_content[nid, content, UNSTABLE_AT] = page + 1
     mark_inserted(s, page, nid)
     return NO_PAGE
 
@@ -232,11 +288,15 @@ def unstable_tree_search_insert(s, page, frame, nid):
     """
     content = int64(s.frames[frame, FRAME_CONTENT])
     if s.frame_bytes[frame, FRAME_FLAGS] & KSM or s.page_bytes[page, PAGE_FLAGS] & PROT_NONE or s.knobs[Knob.FORCE_EXACT]:
-        # a KSM page passes no checksum gate, so the log could not tell its key; 6.1 cannot see a PROT_NONE page again
+        # a KSM page passes no checksum gate, so its key could not be told later; 6.1 cannot see a PROT_NONE page again
         build_unstable_tree(s, nid)
     if s.trees[UNSTABLE_EXACT, nid]:
-        return unstable_walk(s, page, frame, nid, content)
-    return unstable_look_up(s, page, frame, nid, content)
+        other = unstable_walk(s, page, frame, nid, content)
+    else:
+        other = unstable_look_up(s, page, frame, nid, content)
+    if other >= 0:
+        wake(s, other)
+    return other
 
 
 @entry_kernel
@@ -244,7 +304,7 @@ def keep_leftover_trees(s):
     """merge_across_nodes becomes 1: from now on the kernel resets the tree of node 0 only, and forgets the others.
 
     Mirrors: scan_get_next_rmap_item(), `for (nid = 0; nid < ksm_nr_node_ids; nid++)` with ksm_nr_node_ids 1
-    Reads: unstable_log, scan. Writes: unstable_*, page_bytes.
+    All pages must be awake. Reads: unstable_log, scan. Writes: unstable_*, page_bytes.
     """
     for nid in range(1, s.trees.shape[1]):
         if s.trees[UNSTABLE_LEFTOVER, nid] == 0:

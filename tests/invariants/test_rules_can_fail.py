@@ -215,7 +215,7 @@ def hang_the_root_below_itself(s: State) -> None:
 
 
 def content_in_tree(s: State, nid: int = 0) -> int:
-    return int(np.flatnonzero(s.stable_at[nid])[0])
+    return int(np.flatnonzero(s.by_content[nid, :, state.STABLE_AT])[0])
 
 
 def log(s: State, entry: int, nid: int = 0) -> None:
@@ -228,7 +228,7 @@ def log_an_insertion_of_what_is_there(s: State) -> None:
 
 
 def log_an_erasure_of_what_is_not_there(s: State) -> None:
-    missing = int(np.flatnonzero(s.stable_at[0] == state.NIL)[0])
+    missing = int(np.flatnonzero(s.by_content[0, :, state.STABLE_AT] == state.NIL)[0])
     log(s, -missing - 1)
 
 
@@ -242,7 +242,7 @@ def log_nothing(s: State) -> None:
 
 
 def forget_where_a_content_hangs(s: State) -> None:
-    s.stable_at[s.stable_at != state.NIL] = state.NIL
+    s.by_content[s.stable_at != state.NIL, :, state.STABLE_AT] = state.NIL
 
 
 def give_two_nodes_one_key(s: State) -> None:
@@ -252,11 +252,11 @@ def give_two_nodes_one_key(s: State) -> None:
 
 
 def hang_a_node_where_another_content_belongs(s: State) -> None:
-    s.nodes[s.stable_at[0, content_in_tree(s)], state.CONTENT] += 1
+    s.nodes[s.by_content[0, content_in_tree(s), state.STABLE_AT], state.CONTENT] += 1
 
 
 def hang_a_node_into_another_nodes_tree(s: State) -> None:
-    s.nodes[s.stable_at[0, content_in_tree(s)], state.NID] = 1
+    s.nodes[s.by_content[0, content_in_tree(s), state.STABLE_AT], state.NID] = 1
 
 
 def forget_one_content_of_the_shape(s: State) -> None:

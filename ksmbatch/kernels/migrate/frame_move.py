@@ -7,10 +7,13 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.frame import free_pfn, take_pfn
+from ksmbatch.kernels.stable_node import wake_members
+from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     FIRST,
     FRAME,
+    FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
     FRAME_NODE,
@@ -67,6 +70,11 @@ def change_place(s, frame, nid):
         s.node_counters[here, NodeCounter.KSM_FRAMES] -= 1
         s.node_counters[nid, NodeCounter.KSM_FRAMES] += 1
         s.counters[Counter.KSM_FRAMES_MOVED] += 1
+        if not s.knobs[Knob.MERGE_ACROSS_NODES] and s.frames[frame, FRAME_NODE] != NIL:
+            wake_members(s, int64(s.frames[frame, FRAME_NODE]))  # their tree is not the page's own any more
+    else:
+        holder_goes(s, here, int64(s.frames[frame, FRAME_CONTENT]))
+        holder_comes(s, nid, int64(s.frames[frame, FRAME_CONTENT]))
     s.counters[Counter.MOVE_CPU_NS] += s.knobs[Knob.MOVE_NS] + (s.frames[frame, MAPCOUNT] - 1) * s.knobs[Knob.REMAP_NS]
     pfn = take_pfn(s, nid)
     free_pfn(s, here, int64(s.frames[frame, PFN]))

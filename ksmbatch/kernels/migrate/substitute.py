@@ -11,6 +11,7 @@ from numpy import int64
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.frame import free_frame, free_pfn, take_pfn
 from ksmbatch.kernels.migrate.frame_move import count_remote, move_frame
+from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.rmap_walk import collect_reached
 from ksmbatch.kernels.stable_chain import (
     add_dup,
@@ -42,6 +43,7 @@ from ksmbatch.state import (
     NID,
     NIL,
     NO_FRAME,
+    STABLE_AT,
     STUCK_CALL,
     WHERE,
     Knob,
@@ -58,7 +60,7 @@ def look_up(s, nid, content):
     Nothing else on a walk's way there is touched: nobody has said what a walk in the middle of a migration should prune.
     Writes: as ksm_get_folio().
     """
-    node = int64(s.stable_at[nid, content])
+    node = int64(s.by_content[nid, content, STABLE_AT])
     if node == NIL:
         return NIL
     if not is_chain(s, node):
@@ -110,7 +112,8 @@ def hang_in(s, node, nid, there):
 
 @kernel
 def remap(s, page, frame, target):
-    """`page` maps `target` instead of `frame`, whose mapcounts the caller sees to. Writes: pages, node_counters."""
+    """`page` maps `target` instead of `frame`, whose mapcounts the caller sees to. Writes: pages, node_counters; wake()."""
+    wake(s, page)
     s.pages[page, FRAME] = target
     count_remote(s, page, int64(s.frame_bytes[frame, FRAME_NID]), int64(s.frame_bytes[target, FRAME_NID]))
 

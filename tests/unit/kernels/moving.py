@@ -86,7 +86,7 @@ def share(s: State, *pages: int) -> int:
     stable_tree.mark_ksm(s, frame)
     node = int(stable_node.alloc_stable_node(s, content, frame, nid))
     s.frames[frame, state.FRAME_NODE] = node
-    resident = int(s.stable_at[nid, content])
+    resident = int(s.by_content[nid, content, state.STABLE_AT])
     if resident == NIL:
         stable_chain.tree_insert(s, node, nid)
     else:
@@ -155,7 +155,7 @@ def items_of(s: State, node: int) -> list[int]:
 
 def dups_at(s: State, nid: int, content: int) -> list[int]:
     """What hangs for `content` in the tree of `nid`: a chain's dups in order, or the plain node, or nothing."""
-    node = int(s.stable_at[nid, content])
+    node = int(s.by_content[nid, content, state.STABLE_AT])
     if node == NIL:
         return []
     if not stable_node.is_chain(s, node):

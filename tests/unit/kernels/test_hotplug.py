@@ -184,7 +184,7 @@ def test_stale_dups_leave_their_chain_and_a_chain_of_one_stays_a_chain() -> None
     fault.zap_pages(s, 2, 3)
     hotplug.check_stable_tree(s, HERE)
     assert dups_at(s, 0, 3) == [dups[1]]
-    assert stable_node.is_chain(s, int(s.stable_at[0, 3]))
+    assert stable_node.is_chain(s, int(s.by_content[0, 3, state.STABLE_AT]))
     assert counted(s, "stable_node_chains", "stable_node_dups") == [1, 1]
     assert_sane(s)
 
@@ -241,7 +241,7 @@ def test_nodes_leave_the_tree_in_the_order_of_their_contents_which_shows_in_the_
     fault.zap_pages(s, 1, 3)
     hotplug.check_stable_tree(s, HERE)
     assert shape_of(s) == (-2, 4, None)  # first 3, then 1, it would be (None, 2, -4)
-    assert node_at(s, 3) == s.stable_at[0, 4]
+    assert node_at(s, 3) == s.by_content[0, 4, state.STABLE_AT]
 
 
 contents = st.integers(0, 15)
@@ -269,4 +269,4 @@ def test_the_shape_that_is_left_is_that_of_linuxs_walk_over_the_tree(
     assert twin.links_of(s, 0) == twin.links()
     assert s.trees[state.STABLE_ROOT, 0] == (0 if twin.root is None else twin.root + 1)
     assert s.trees[state.STABLE_LOGGED, 0] == 0
-    assert np.flatnonzero(s.stable_at[0]).tolist() == sorted(twin.nodes)
+    assert np.flatnonzero(s.by_content[0, :, state.STABLE_AT]).tolist() == sorted(twin.nodes)

@@ -138,9 +138,9 @@ def test_a_moved_page_stays_in_the_old_tree_until_ksmd_passes_it() -> None:
     visit(s, 3)
     s.frame_bytes[1, state.FRAME_NID] = 1
     node = int(s.frames[1, state.FRAME_NODE])
-    assert s.stable_at[:, 3].tolist() == [node, NIL]
+    assert s.by_content[:, 3, state.STABLE_AT].tolist() == [node, NIL]
     visit(s)
-    assert s.stable_at[:, 3].tolist() == [NIL, node]
+    assert s.by_content[:, 3, state.STABLE_AT].tolist() == [NIL, node]
     assert s.nodes[node, [state.WHERE, state.NID]].tolist() == [state.IN_TREE, 1]
     assert shares(s) == (1, 1, 0)
 
@@ -156,7 +156,7 @@ def test_a_moved_page_with_several_mappings_and_its_twin_on_the_new_node_make_a_
     visit(s)
     assert shares(s) == (2, 2, 0)
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [1, 2]
-    assert s.stable_at[0, 3] == NIL
+    assert s.by_content[0, 3, state.STABLE_AT] == NIL
 
 
 def test_a_moved_page_met_by_a_page_of_its_old_node_waits_on_migrate_nodes() -> None:
@@ -171,8 +171,8 @@ def test_a_moved_page_met_by_a_page_of_its_old_node_waits_on_migrate_nodes() -> 
     visit(s)  # page 0 finds its twin in the tree of node 0, where it is no more
     assert s.nodes[node, state.WHERE] == state.IN_MIGRATE
     assert s.scan[Scan.MIGRATE_FIRST] == node
-    assert s.stable_at[:, 3].tolist() == [NIL, NIL]
+    assert s.by_content[:, 3, state.STABLE_AT].tolist() == [NIL, NIL]
     assert shares(s) == (1, 1, 1)
     visit(s)  # page 4 finds its own node waiting there
-    assert s.stable_at[:, 3].tolist() == [NIL, node]
+    assert s.by_content[:, 3, state.STABLE_AT].tolist() == [NIL, node]
     assert s.scan[Scan.MIGRATE_FIRST] == NIL

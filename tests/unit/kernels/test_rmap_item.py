@@ -69,7 +69,7 @@ def test_an_item_that_leaves_a_stale_node_takes_the_node_and_all_others_with_it(
     rmap_item.remove_rmap_item_from_tree(s, 1)
     assert shares(s) == (0, 0, 1)
     assert items(s) == (4, [3, 1], [0, 0])
-    assert s.stable_at[0, 3] == NIL
+    assert s.by_content[0, 3, state.STABLE_AT] == NIL
 
 
 def test_an_item_of_this_scan_leaves_the_unstable_tree_itself_one_of_the_last_only_its_count() -> None:

@@ -148,7 +148,7 @@ def test_a_full_log_is_done_to_the_shape_and_begins_anew() -> None:
 def test_a_chain_in_the_place_of_a_node_is_no_change_of_shape() -> None:
     s = tiny_state()
     plant(s, 3, 1)
-    stable_chain.alloc_stable_node_chain(s, int(s.stable_at[0, 3]))
+    stable_chain.alloc_stable_node_chain(s, int(s.by_content[0, 3, state.STABLE_AT]))
     assert logged(s, 0) == [3, 1]
 
 

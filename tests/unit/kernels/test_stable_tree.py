@@ -80,7 +80,7 @@ def test_a_walk_drops_the_stale_nodes_on_its_path_and_no_others() -> None:
         stable_node.kpfn_gone(s, planted[content], 0)
     assert s.trees[state.STABLE_HOT, 0] == 3
     assert walk(s, 7)[0] == 7  # by 2, 4 and 6; without 4, 5 stands in its place, which is stale as well
-    left = [content for content in range(1, 8) if s.stable_at[0, content] != NIL]
+    left = [content for content in range(1, 8) if s.by_content[0, content, state.STABLE_AT] != NIL]
     assert left == [1, 2, 3, 6, 7]
     assert s.trees[state.STABLE_HOT, 0] == 1
     assert walk(s, 1)[0] == NO_FRAME
@@ -91,10 +91,10 @@ def test_the_first_dup_makes_a_chain_in_the_place_of_the_node() -> None:
     s = tiny_state()
     planted = plant(s, 1, 3, 5)
     assert shape_of(s) == (-1, 3, -5)
-    assert s.stable_at[0, 3] == planted[3]
+    assert s.by_content[0, 3, state.STABLE_AT] == planted[3]
     head = int(stable_chain.alloc_stable_node_chain(s, planted[3]))
     assert shape_of(s) == (-1, 3, -5)
-    assert s.stable_at[0, [1, 3, 5]].tolist() == [planted[1], head, planted[5]]
+    assert s.by_content[0, [1, 3, 5], state.STABLE_AT].tolist() == [planted[1], head, planted[5]]
     assert dups_of(s, head) == [planted[3]]
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [1, 1]
 
@@ -115,7 +115,7 @@ def test_a_walk_has_to_look_at_chains_and_at_what_is_stale_and_passes_everything
     assert looks() == [2, 3]
     assert walk(s, 3)[2] == dups[1]  # the chain is gone, and on the way to it 2
     assert s.nodes[head, state.WHERE] == state.FREE
-    assert [s.stable_at[0, 2], s.stable_links[0, 4, state.LOOK]] == [NIL, 0]
+    assert [s.by_content[0, 2, state.STABLE_AT], s.stable_links[0, 4, state.LOOK]] == [NIL, 0]
     plant(s, 2)
     assert looks() == []
 
@@ -172,7 +172,7 @@ def test_the_last_dup_takes_the_place_of_its_chain() -> None:
     s = tiny_state(max_page_sharing=FULL)
     head, dups = chain(s, 2, 2, stale=(0,))
     assert walk(s, 3) == (1, dups[1], dups[1])
-    assert s.stable_at[0, 3] == dups[1]
+    assert s.by_content[0, 3, state.STABLE_AT] == dups[1]
     assert shape_of(s) == 3
     assert s.nodes[head, state.WHERE] == state.FREE
     assert s.counters[[Counter.STABLE_NODE_CHAINS, Counter.STABLE_NODE_DUPS]].tolist() == [0, 0]
@@ -184,7 +184,7 @@ def test_a_chain_of_one_full_dup_does_not_collapse_on_6_1() -> None:
         s = tiny_state(kernel, max_page_sharing=FULL)
         head, dups = chain(s, 2, 4, stale=(0,))
         walk(s, 3)
-        assert s.stable_at[0, 3] == (dups[1] if collapses else head), kernel
+        assert s.by_content[0, 3, state.STABLE_AT] == (dups[1] if collapses else head), kernel
 
 
 def test_a_chain_without_dups_goes() -> None:
@@ -276,7 +276,7 @@ def test_a_waiting_node_takes_the_place_of_one_that_moved_itself(length: int, ha
     waiting = ksm_page(s, 0, frame_nid=0, tree=None)
     s.nodes[waiting, state.LEN] = length
     assert stable_tree.stable_tree_search(s, 0) == (0 if has_room else NO_FRAME)
-    assert s.stable_at[0, 3] == waiting
+    assert s.by_content[0, 3, state.STABLE_AT] == waiting
     assert shape_of(s) == 3
     assert s.nodes[waiting, [state.NID, state.WHERE]].tolist() == [0, state.IN_TREE]
     assert s.scan[Scan.MIGRATE_FIRST] == moved
@@ -304,7 +304,7 @@ def test_a_waiting_node_with_several_mappings_and_a_twin_become_a_chain_on_the_n
     waiting = ksm_page(s, 0, frame_nid=1, tree=None)
     fault.map_frame(s, 5, 0)
     assert stable_tree.stable_tree_search(s, 0) == 0
-    assert dups_of(s, int(s.stable_at[1, 3])) == [waiting, twin]
+    assert dups_of(s, int(s.by_content[1, 3, state.STABLE_AT])) == [waiting, twin]
     assert s.scan[Scan.MIGRATE_FIRST] == NIL
 
 
@@ -320,7 +320,7 @@ def test_a_waiting_node_finds_its_place_where_there_is_no_twin() -> None:
     s = tiny_state(merge_across_nodes=0)
     waiting = ksm_page(s, 0, frame_nid=1, tree=None)
     assert stable_tree.stable_tree_search(s, 0) == 0
-    assert s.stable_at[:, 3].tolist() == [NIL, waiting]
+    assert s.by_content[:, 3, state.STABLE_AT].tolist() == [NIL, waiting]
     assert s.scan[Scan.MIGRATE_FIRST] == NIL
 
 

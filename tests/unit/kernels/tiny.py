@@ -98,7 +98,7 @@ def shape_of(s: State, nid: int = 0) -> Any:
         if row == NIL:
             return None
         left, right, black = s.stable_links[nid, row, [state.LEFT, state.RIGHT, state.BLACK]].tolist()
-        assert s.stable_at[nid, row - 1] != NIL
+        assert s.by_content[nid, row - 1, state.STABLE_AT] != NIL
         content = row - 1 if black else 1 - row
         return content if left == right == NIL else (below(left), content, below(right))
 

@@ -1,0 +1,99 @@
+"""Who may rest: the decision that ksmd's next passes over a page can be left to arithmetic (see `resting`).
+
+It is taken after a page was passed. What ends a rest is seen to by whoever does it: `resting.wake` and `twins`.
+"""
+
+from numpy import int64
+
+from ksmbatch.accel import inlined
+from ksmbatch.codes import KSMD_MOVES, Kernel
+from ksmbatch.kernels.merge import has_zero_checksum
+from ksmbatch.kernels.resting import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, make_due, rest
+from ksmbatch.kernels.twins import tree_of
+from ksmbatch.state import (
+    AGE,
+    ANON,
+    CHECKSUM,
+    DANGLING,
+    FRAME,
+    FRAME_CONTENT,
+    FRAME_FLAGS,
+    FRAME_NID,
+    HOLDERS,
+    ITEM_FLAGS,
+    ITEM_NID,
+    KSM,
+    MAPCOUNT,
+    MERGEABLE,
+    NIL,
+    NO_FRAME,
+    PAGE_FLAGS,
+    PROT_NONE,
+    RESTING,
+    SKIPS,
+    STABLE_AT,
+    UNSTABLE,
+    Knob,
+    Scan,
+)
+
+VISITORS = sum(1 << policy for policy in KSMD_MOVES)  # policies that do something when ksmd passes a KSM page in its place
+
+
+@inlined
+def is_alone(s, page, frame):
+    """Whether `page`, which alone maps `frame`, will be visited in vain from now on; if so, `twins` knows of it.
+
+    Reads: pages, page_bytes, frames, by_content, knobs. Writes: by_content, page_bytes.
+    """
+    content = int64(s.frames[frame, FRAME_CONTENT])
+    if s.pages[page, CHECKSUM] != content:
+        return False
+    if s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON | PROT_NONE) != MERGEABLE | ANON:
+        return False
+    if s.knobs[Knob.USE_ZERO_PAGES] and has_zero_checksum(s, content):
+        return False
+    tree = tree_of(s, s.frame_bytes[frame, FRAME_NID])
+    if content < s.by_content.shape[1]:
+        if s.by_content[tree, content, HOLDERS] != 1 or s.by_content[tree, content, STABLE_AT] != NIL:
+            return False
+        s.by_content[tree, content, RESTING] = page + 1
+    s.page_bytes[page, ITEM_NID] = tree
+    return True
+
+
+@inlined
+def rests_unmerged(s, page, frame):
+    """Lets `page`, which alone maps `frame`, rest if it may, for good or until its next visit. Writes: as rest(), calendar."""
+    seq = int64(s.scan[Scan.SEQ])
+    in_tree = s.page_bytes[page, ITEM_FLAGS] & UNSTABLE != 0
+    if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
+        if not in_tree or not is_alone(s, page, frame):
+            return False
+        rest(s, page, SEARCHING)
+        return True
+    calls = calls_of(int64(s.page_bytes[page, AGE]), int64(s.page_bytes[page, SKIPS]))
+    if in_tree != (VISITS[calls] and calls >= 2):
+        return False  # the arithmetic takes it for granted, see resting.show()
+    if not is_alone(s, page, frame):
+        if NEXT_VISIT[calls] == 1:
+            return False
+        make_due(s, page, seq + NEXT_VISIT[calls])
+    rest(s, page, cohort_of(calls, seq))
+    return True
+
+
+@inlined
+def retire(s, page):
+    """Lets `page`, which was passed just now, rest if it may; else the next scan visits it. Writes: as rest(), calendar."""
+    frame = int64(s.pages[page, FRAME])
+    if frame != NO_FRAME and not s.knobs[Knob.FORCE_EXACT]:
+        flags = int64(s.frame_bytes[frame, FRAME_FLAGS])
+        if flags & KSM:
+            in_place = s.scan[Scan.VISIT] == Knob.KSM_VISIT_NS and not flags & DANGLING
+            if in_place and not (VISITORS >> s.knobs[Knob.POLICY]) & 1:
+                rest(s, page, MERGED)
+                return
+        elif s.frames[frame, MAPCOUNT] == 1 and rests_unmerged(s, page, frame):
+            return
+    make_due(s, page, s.scan[Scan.SEQ] + 1)
