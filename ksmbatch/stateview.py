@@ -29,7 +29,7 @@ class StateView:
         self.frame = machine.pages[:, state.FRAME]
         self.page_flags = machine.page_bytes[:, state.PAGE_FLAGS]
         self.page_nid = machine.page_bytes[:, state.PAGE_NID]
-        self.item_flags = machine.page_bytes[:, state.ITEM_FLAGS]
+        self.item_flags = self._shown_flags()
         self.frame_flags = machine.frame_bytes[:, state.FRAME_FLAGS]
         self.mapcount = machine.frames[:, state.MAPCOUNT]
         self.n_nids = machine.trees.shape[1]
@@ -117,15 +117,39 @@ class StateView:
         """int64[n_mms]: how many of `pages` (bool[n_pages]) each mm has."""
         return np.bincount(self.mm_of_page[pages], minlength=len(self.state.mms))
 
-    def logged(self, nid: int) -> list[int]:
-        """The pages that the log of insertions and erasures leaves in the unstable tree of `nid`."""
-        held: dict[int, None] = {}
-        for entry in self.state.unstable_log[: self.scan[Scan.LOG_END]].tolist():
-            if entry > 0:
-                held[entry - 1] = None
-            else:
-                held.pop(-entry - 1, None)
-        return [page for page in held if self.state.page_bytes[page, state.ITEM_NID] == nid]
+    @cached_property
+    def erased(self) -> NDArray[np.int32]:
+        """int32: the pages that this scan took out of unstable trees again before their shape was built."""
+        erased: NDArray[np.int32] = self.state.unstable_log[: 3 * self.scan[Scan.LOG_END] : 3]
+        return erased
+
+    @cached_property
+    def last_pass(self) -> NDArray[np.int64]:
+        """int64[n_pages]: the scan that passed each page last, or would have, if there was anything to pass."""
+        passed: NDArray[np.int64] = self.state.mms[self.mm_of_page, state.PASSED].copy()
+        ahead = (self.mm_of_page == self.scan[Scan.CUR_MM]) & (np.arange(len(passed)) >= self.scan[Scan.CUR_PAGE])
+        passed[ahead] -= 1
+        return passed
+
+    @cached_property
+    def calls(self) -> NDArray[np.int64]:
+        """int64[n_pages]: how often smart_scan was asked about each page at rest in one of its cohorts."""
+        calls: NDArray[np.int64] = (self.last_pass - self.state.cohort.astype(np.int64) + 3) % 252
+        return calls
+
+    def _shown_flags(self) -> NDArray[np.uint8]:
+        """uint8[n_pages]: ITEM_FLAGS, where those of pages at rest say what their passes came to."""
+        flags: NDArray[np.uint8] = self.state.page_bytes[:, state.ITEM_FLAGS].copy()
+        cohort = self.state.cohort
+        visited = np.isin(self.calls, (2, 3, 4, 6, 9)) | ((self.calls >= 14) & (self.calls % 9 == 14 % 9))
+        in_tree = (cohort == 2) | ((cohort >= 3) & visited)
+        ended = self.scan[Scan.CUR_MM] == NO_MM
+        parity = (self.counter[Counter.FULL_SCANS] - (self.scan[Scan.SEQ] - self.last_pass + ended)) & 1
+        unmerged = cohort >= 2
+        flags[unmerged] &= np.uint8(~(state.UNSTABLE | state.PARITY) & 0xFF)
+        flags[unmerged & in_tree] |= np.uint8(state.UNSTABLE)
+        flags[unmerged & in_tree & (parity != 0)] |= np.uint8(state.PARITY)
+        return flags
 
     def is_hot(self, node: int) -> bool:
         """Whether a walk that passes `node`, which hangs in a stable tree, may change it."""

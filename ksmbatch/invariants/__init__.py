@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Final
 
-from ksmbatch.invariants import items, memory, stable
+from ksmbatch.invariants import items, memory, rest, stable
 from ksmbatch.invariants.recount import Faults
 from ksmbatch.state import State
 from ksmbatch.stateview import StateView
@@ -31,4 +31,4 @@ def _rules_of(module: ModuleType) -> tuple[Rule, ...]:
     return tuple(f for f in functions if f.__module__ == module.__name__ and not f.__name__.startswith("_"))
 
 
-RULES: Final[tuple[Rule, ...]] = _rules_of(memory) + _rules_of(items) + _rules_of(stable)
+RULES: Final[tuple[Rule, ...]] = _rules_of(memory) + _rules_of(items) + _rules_of(rest) + _rules_of(stable)

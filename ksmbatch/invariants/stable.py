@@ -64,8 +64,8 @@ def stable_logs_fit_their_shapes(v: StateView) -> Faults:
 
 
 def keys_of_stable_trees_ascend(v: StateView) -> Faults:
-    """Strictly, in shape, and are ranks; what hangs for a content has that, and the tree's nid; `stable_at` has no more."""
-    expected = np.zeros_like(v.state.stable_at)
+    """Strictly, in shape, and are ranks; what hangs for a content has that, and the tree's nid; `by_content` has no more."""
+    expected = np.zeros_like(v.state.by_content[:, :, state.STABLE_AT])
     for nid, tree in enumerate(v.trees):
         shape = np.array(v.shapes[nid], np.int64)
         keys = v.state.stable_links[nid, shape + 1, state.KEY].tolist()
@@ -77,7 +77,7 @@ def keys_of_stable_trees_ascend(v: StateView) -> Faults:
             if node == NIL or row[state.CONTENT] != content or row[state.NID] != nid:
                 yield f"for content {content} node {node} hangs in tree {nid}, of {row[state.CONTENT]} and {row[state.NID]}"
             expected[nid, content] = node
-    yield from differs("stable_at", v.state.stable_at.ravel(), expected.ravel())
+    yield from differs("stable_at", v.state.by_content[:, :, state.STABLE_AT].ravel(), expected.ravel())
 
 
 def nodes_hang_where_their_frames_are(v: StateView) -> Faults:
@@ -127,7 +127,29 @@ def trees_know_what_walks_change(v: StateView) -> Faults:
         look = v.state.stable_links[nid, [content + 1 for content, _ in built], state.LOOK]
         has_no_frame = np.array([v.nodes[node][state.KPFN] == NO_FRAME for _, node in built], np.bool_)
         yield from differs(f"whether walks look at what hangs in tree {nid}", look, has_no_frame)
+        yield from _look_below(v, nid)
     yield from differs("chains of tree", trees[state.STABLE_CHAINS], chains)
+
+
+def _look_below(v: StateView, nid: int) -> Faults:
+    """ANY says whether there is something to look at in a subtree."""
+    rows = v.state.stable_links[nid].tolist()
+
+    def has_some(row: int) -> bool:
+        if row == NIL or row in passed or not 0 < row < len(rows):
+            return False
+        passed.add(row)
+        below = [has_some(rows[row][side]) for side in (state.LEFT, state.RIGHT)]
+        some = bool(rows[row][state.LOOK]) or any(below)
+        if bool(rows[row][state.ANY]) != some:
+            wrong.append(row)
+        return some
+
+    wrong: list[int] = []
+    passed: set[int] = set()
+    has_some(int(v.state.trees[state.STABLE_ROOT, nid]))
+    if wrong:
+        yield f"tree {nid}: whether there is something to look at below rows {wrong}"
 
 
 def settled_chains_stay_as_they_are(v: StateView) -> Faults:

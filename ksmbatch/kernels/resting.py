@@ -364,6 +364,9 @@ def begin_passes(s):
     s.cohorts[0, SEARCHING] = IS_VISIT | WAS_UNSTABLE
     for cohort in range(FIRST_COHORT, FIRST_COHORT + N_COHORTS):
         calls = calls_after(cohort, seq)
+        if calls < 2:
+            s.cohorts[0, cohort] = 0  # its pages begin their rest in this scan, and are in no tree yet
+            continue
         phase = IS_VISIT if VISITS[calls] else IS_SKIP
         if calls >= 3 and VISITS[calls - 1]:
             phase |= WAS_UNSTABLE

@@ -1,0 +1,110 @@
+"""Rules of pages at rest: who may, who knows of them, and that nobody who is awake is forgotten."""
+
+import numpy as np
+
+from ksmbatch import state
+from ksmbatch.invariants.recount import Faults, all_hold, differs
+from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan
+from ksmbatch.stateview import StateView
+
+MERGED, SEARCHING = 1, 2
+
+
+def cohorts_are_recounted(v: StateView) -> Faults:
+    """The pages at rest of every block, by cohort."""
+    for block, counted in enumerate(v.state.cohorts[1:]):
+        cohort = v.state.cohort[block * state.PAGES_PER_BLOCK : (block + 1) * state.PAGES_PER_BLOCK]
+        found = np.bincount(cohort[cohort != 0], minlength=256)
+        yield from differs(f"pages at rest of block {block}, cohort", counted, found)
+
+
+def holders_are_recounted(v: StateView) -> Faults:
+    """The frames of every content that are no KSM pages, per tree."""
+    frames = np.flatnonzero((v.mapcount > 0) & (v.frame_flags & state.KSM == 0))
+    content = v.state.frames[frames, state.FRAME_CONTENT]
+    tree = v.state.frame_bytes[frames, state.FRAME_NID] * (not v.knob[Knob.MERGE_ACROSS_NODES])
+    kept = v.state.by_content[:, :, state.HOLDERS]
+    counted = np.zeros_like(kept)
+    known = content < kept.shape[1]
+    np.add.at(counted, (tree[known], content[known]), 1)
+    yield from differs("holders", kept.ravel(), counted.ravel())
+
+
+def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
+    """Such a page maps the KSM page of the node in which its item hangs, in the tree where that belongs."""
+    pages = np.flatnonzero(v.state.cohort == MERGED)
+    frames = v.frame[pages]
+    yield from all_hold("merged and at rest, but maps nothing: page", frames != NO_FRAME, pages)
+    node = v.state.frames[frames, state.FRAME_NODE]
+    yield from all_hold("merged and at rest, but no KSM page: page", v.frame_flags[frames] & state.KSM != 0, pages)
+    yield from all_hold("merged and at rest, without an item: page", v.item_flags[pages] & state.STABLE != 0, pages)
+    own = v.state.members[v.state.pages[pages, state.HEAD], state.MEMBER_NODE]
+    yield from all_hold("merged and at rest, in another node: page", (own == node) & (node != NIL), pages)
+    where = v.state.nodes[node, state.WHERE]
+    yield from all_hold("merged and at rest, on migrate_nodes: page", where != state.IN_MIGRATE, pages)
+    if not v.knob[Knob.MERGE_ACROSS_NODES]:
+        at_home = v.state.nodes[node, state.NID] == v.state.frame_bytes[frames, state.FRAME_NID]
+        yield from all_hold("merged and at rest, in another tree: page", at_home, pages)
+
+
+def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
+    """A page that is in nobody's calendar has its content for itself, and had it at ksmd's last look."""
+    cohort = v.state.cohort
+    resting = cohort >= SEARCHING
+    pages = np.flatnonzero(resting & ~_is_due_within(v, int(state.SCANS_AHEAD) - 1))
+    frames = v.frame[pages]
+    content = v.state.frames[frames, state.FRAME_CONTENT]
+    yield from all_hold("at rest, but shared: page", v.mapcount[frames] == 1, pages)
+    yield from all_hold("at rest, but a KSM page: page", v.frame_flags[frames] & state.KSM == 0, pages)
+    yield from all_hold("at rest, but changed: page", content == v.state.pages[pages, state.CHECKSUM], pages)
+    tree = v.state.frame_bytes[frames, state.FRAME_NID] * (not v.knob[Knob.MERGE_ACROSS_NODES])
+    yield from all_hold("at rest, in another tree: page", v.state.page_bytes[pages, state.ITEM_NID] == tree, pages)
+    known = content < v.state.by_content.shape[1]
+    rows = v.state.by_content[tree[known], content[known]]
+    yield from all_hold("at rest, and others have its content: page", rows[:, state.HOLDERS] == 1, pages[known])
+    yield from all_hold("at rest, though merged by others: page", rows[:, state.STABLE_AT] == NIL, pages[known])
+    yield from all_hold("at rest, unknown to others: page", rows[:, state.RESTING] == pages[known] + 1, pages[known])
+    smart = v.state.knobs[Knob.SMART_SCAN] and not v.is_old
+    yield from all_hold("at rest as if smart_scan was off, or the reverse: page", (cohort[pages] > SEARCHING) == smart, pages)
+
+
+def pages_known_to_rest_do(v: StateView) -> Faults:
+    """RESTING names pages at rest."""
+    known = v.state.by_content[:, :, state.RESTING].ravel()
+    pages = known[known != 0] - 1
+    yield from all_hold("awake, or merged: page", v.state.cohort[pages] >= SEARCHING, pages)
+
+
+def pages_awake_are_expected(v: StateView) -> Faults:
+    """What maps a frame in a mergeable VMA or has an item in an mm that is scanned, and is awake, is visited at its next pass."""
+    scanned = np.zeros(len(v.state.mms) + 1, np.bool_)
+    scanned[v.slots] = True
+    alive = v.state.mms[v.mm_of_page, state.USERS] != 0
+    looked_at = ((v.frame != NO_FRAME) & (v.page_flags & state.MERGEABLE != 0)) | (v.item_flags & state.ITEM != 0)
+    expected = scanned[v.mm_of_page] & alive & looked_at & (v.state.cohort == 0)
+    pages = np.flatnonzero(expected)
+    due = _bits(v, (v.last_pass[pages] + 1) % int(state.SCANS_AHEAD), pages)
+    yield from all_hold("awake, and not expected: page", due, pages)
+
+
+def no_region_is_open(v: StateView) -> Faults:
+    """Between two calls of kernels the cursor is in no region of which passes are still to be counted."""
+    yield from differs("the end of the open region", v.scan[Scan.REGION_END], 0)
+    if v.scan[Scan.CUR_MM] == NO_MM:
+        passed = v.state.mms[v.slots, state.PASSED]
+        yield from all_hold("passed by another scan than the last: mm", passed == v.scan[Scan.SEQ], v.slots)
+
+
+def _bits(v: StateView, rows: np.ndarray, pages: np.ndarray) -> np.ndarray:
+    words = v.state.calendar[rows, pages // int(state.PAGES_PER_WORD)]
+    found: np.ndarray = (words >> (pages % int(state.PAGES_PER_WORD)).astype(np.uint32)) & 1 != 0
+    return found
+
+
+def _is_due_within(v: StateView, n_scans: int) -> np.ndarray:
+    """bool[n_pages]: whether the calendar has the page in one of the `n_scans` scans after its last pass."""
+    pages = np.arange(len(v.frame))
+    due = np.zeros(len(pages), np.bool_)
+    for ahead in range(1, n_scans + 1):
+        due |= _bits(v, (v.last_pass + ahead) % int(state.SCANS_AHEAD), pages)
+    return due
