@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numba
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.core.registry import CPUDispatcher
+from numba.extending import intrinsic, overload
 
 from ksmbatch.errors import InputError
 
@@ -117,4 +120,32 @@ def _inner(function: Callable[..., Any], **options: object) -> Callable[..., Any
     )(function)
     if not wraps:
         compiled.__class__ = _Inner  # type: ignore[assignment]  # a function, as far as its type says
+    return compiled
+
+
+def prefetch(array: Any, row: int) -> None:  # compiled kernels do it, without the JIT it is nothing
+    """Asks the CPU to have the cache line at the beginning of `array[row]` (of a contiguous array) ready soon."""
+
+
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = cgutils.unpack_tuple(builder, rows.strides)[0]
+        place = builder.add(builder.ptrtoint(rows.data, stride.type), builder.mul(arguments[1], stride))
+        byte, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # to be written, to be kept in all caches, data
+        builder.call(ask, [builder.inttoptr(place, byte), number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@overload(prefetch)
+def _prefetch_compiled(array: Any, row: Any) -> Any:  # noqa: ARG001
+    def compiled(array: Any, row: Any) -> Any:
+        _prefetch(array, row)
+
     return compiled

@@ -76,7 +76,7 @@ def pages_known_to_rest_do(v: StateView) -> Faults:
 
 
 def pages_awake_are_expected(v: StateView) -> Faults:
-    """What maps a frame in a mergeable VMA or has an item in an mm that is scanned, and is awake, is visited at its next pass."""
+    """Who is awake in an mm that is scanned, and maps a frame mergeably or has an item, is visited at its next pass."""
     scanned = np.zeros(len(v.state.mms) + 1, np.bool_)
     scanned[v.slots] = True
     alive = v.state.mms[v.mm_of_page, state.USERS] != 0

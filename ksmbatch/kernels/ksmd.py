@@ -5,7 +5,7 @@ What it does with a page is in `merge`. One call runs many batches.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.merge import cmp_and_merge_page
@@ -30,7 +30,10 @@ from ksmbatch.kernels.resting import (
 from ksmbatch.kernels.retire import retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import ksm_get_folio
+from ksmbatch.kernels.stable_node import is_chain
+from ksmbatch.kernels.stable_shape import know_where_to_look
 from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
+from ksmbatch.kernels.twins import tree_of
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
@@ -38,16 +41,28 @@ from ksmbatch.state import (
     AT_PLACE,
     CHECKSUM,
     END_PAGE,
+    FIRST,
     FIRST_PAGE,
     FOREVER,
+    FOUND,
     FRAME,
+    FRAME_CONTENT,
     FRAME_FLAGS,
+    FRAME_NID,
+    FREED,
     ITEM,
     ITEM_FLAGS,
     ITEM_NID,
+    ITEMS,
+    KPFN,
     KSM,
+    LIST_ITEMS,
+    LOOK_END,
+    LOOK_FIRST,
+    LOOK_KNOWN,
     MERGEABLE,
     MERGEABLE_VMAS,
+    N_HINTED,
     NEXT,
     NIL,
     NO_FRAME,
@@ -62,6 +77,8 @@ from ksmbatch.state import (
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
+    STABLE_AT,
+    UNSTABLE_AT,
     UNSTABLE_EXACT,
     USERS,
     Knob,
@@ -69,6 +86,8 @@ from ksmbatch.state import (
 )
 
 END_OF_SCAN = -1
+HINT_STEP = 8  # due pages between two steps of hint_ahead()
+HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
 
 
@@ -226,6 +245,8 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         or s.counters[Counter.TIME_NS] + latest >= until_ns
     )
     s.scan[Scan.REGION_END] = end
+    s.scan[Scan.HINT] = first
+    s.scan[Scan.HINTS] = 0
     s.scan[Scan.CAREFUL] = careful
     s.scan[Scan.PASSED_TO] = end if careful else first
     if not careful:
@@ -248,49 +269,60 @@ def pools_are_full(s):
     return s.scan[Scan.NEXT_NODE] + SPARE_NODES > len(s.nodes) or s.scan[Scan.NEXT_MEMBER] + SPARE_MEMBERS > len(s.members)
 
 
-@kernel
-def is_watched(s):
-    """Whether some page at rest may have to be visited because of who else is in the trees. Reads: trees, knobs."""
+@inlined
+def lively_trees(s):
+    """The nids, as bits, of the trees whose shape searches may see or change; nids above 31 share bits. Reads: trees, knobs."""
+    lively = int64(0)
     for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
         if s.trees[UNSTABLE_EXACT, nid] or not is_calm(s, nid):
-            return True
-    return False
+            lively |= int64(1) << (nid & 31)
+    return lively
 
 
 @kernel
-def must_look(s, page):
-    """Whether `page`, at rest, which searches the trees in this scan, may see or change their shape. Reads: trees."""
-    nid = int64(s.page_bytes[page, ITEM_NID])
+def must_look(s, page, nid, content):
+    """Whether `page`, at rest, which searches the trees of `nid` in this scan, may see or change their shape. Reads: trees."""
     if s.trees[UNSTABLE_EXACT, nid]:
         return True
-    return not is_calm(s, nid) and meets_something(s, nid, int64(s.pages[page, CHECKSUM]))
+    if is_calm(s, nid):
+        return False
+    know_where_to_look(s, nid)
+    if content >= s.by_content.shape[1] and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
+        return False
+    s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
+    return meets_something(s, nid, content)
 
 
 @kernel
-def searching(s, word):
-    """The pages at rest of `word` that search the trees in this scan, as bits. Reads: cohort, cohorts, calendar."""
-    bits = int64(0)
-    first = word * PAGES_PER_WORD
-    for page in range(first, min(first + PAGES_PER_WORD, len(s.cohort))):
-        if s.cohorts[0, s.cohort[page]] & IS_VISIT:
-            bits |= 1 << (page - first)
-    return bits & ~int64(s.calendar[s.scan[Scan.SEQ] % SCANS_AHEAD, word])
+def first_that_looks(s, first, end, lively):
+    """The first of the pages [first, end), none of which is due, that must look, see above; `end` if none must.
+
+    Reads: cohort, cohorts. Writes: scan, and as meets_something().
+    """
+    n_dup = s.by_content.shape[1]
+    for page in range(first, end):
+        if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
+            continue
+        nid = int64(s.page_bytes[page, ITEM_NID])
+        if not (lively >> (nid & 31)) & 1:
+            continue
+        content = int64(s.pages[page, CHECKSUM])
+        known = s.trees[LOOK_KNOWN, nid] and content >= n_dup and not s.trees[UNSTABLE_EXACT, nid]
+        if known and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
+            continue
+        if must_look(s, page, nid, content):
+            return page
+    return end
 
 
 @inlined
-def next_of_interest(s, watched):
-    """The next page of the open region that must be looked at one by one, or its end. Reads: scan, calendar, cohort."""
-    page = int64(s.scan[Scan.CUR_PAGE])
-    end = int64(s.scan[Scan.REGION_END])
-    if s.scan[Scan.CAREFUL] or page >= end:
-        return page
+def next_due(s, page, end):
+    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
     word = page // PAGES_PER_WORD
     mask = int64(-1) << (page % PAGES_PER_WORD)
     while word * PAGES_PER_WORD < end:
-        bits = int64(s.calendar[s.scan[Scan.SEQ] % SCANS_AHEAD, word])
-        if watched:
-            bits |= searching(s, word)
-        bits &= mask
+        bits = int64(s.calendar[slot, word]) & mask
         if bits:
             return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
         mask = int64(-1)
@@ -299,25 +331,208 @@ def next_of_interest(s, watched):
 
 
 @inlined
-def is_passed_at_rest(s, page):
-    """Whether `page`, which the cursor has come to, may be passed at rest; if it should have been, it is awake afterwards.
+def hint_ahead(s):
+    """Has the CPU fetch what the visits of the pages next due will look at, in three steps, each of which needs the one before.
 
-    In a careful region it is counted at once. Writes: scan, counters, and as wake().
+    Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
+    """
+    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 3
+    for _ in range(told):
+        place = int64(s.scan[Scan.HINTS])
+        page = next_due(s, int64(s.scan[Scan.HINT]), int64(s.scan[Scan.REGION_END]))
+        s.scan[HINTED + place % N_HINTED] = page if page < s.scan[Scan.REGION_END] else -1
+        s.scan[Scan.HINT] = min(page + 1, s.scan[Scan.REGION_END])
+        s.scan[Scan.HINTS] = place + 1
+        if page < s.scan[Scan.REGION_END]:
+            hint_content(s, page)
+        if place >= HINT_STEP:
+            hint_node(s, int64(s.scan[HINTED + (place - HINT_STEP) % N_HINTED]))
+        if place >= 2 * HINT_STEP:
+            hint_frame(s, int64(s.scan[HINTED + (place - 2 * HINT_STEP) % N_HINTED]))
+
+
+@inlined
+def held_twice(s, page):
+    """The tree and content of `page`, if it maps a frame with a content that others may hold; else content -1."""
+    frame = int64(s.pages[page, FRAME]) if page >= 0 else NO_FRAME
+    if frame == NO_FRAME or s.frames[frame, FRAME_CONTENT] >= s.by_content.shape[1]:
+        return int64(0), int64(-1)
+    return tree_of(s, s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT])
+
+
+@inlined
+def hint_content(s, page):
+    """First step: what the trees have of the content of `page`."""
+    nid, content = held_twice(s, page)
+    if content >= 0:
+        prefetch(s.by_content[nid], content)
+
+
+@inlined
+def hint_node(s, page):
+    """Second step: the stable node of that content, or the page with it in the unstable tree."""
+    nid, content = held_twice(s, page)
+    if content < 0:
+        return
+    node = int64(s.by_content[nid, content, STABLE_AT])
+    if node != NIL:
+        prefetch(s.nodes, node)
+        return
+    other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
+    if other >= 0:
+        prefetch(s.pages, other)
+        prefetch(s.page_bytes, other)
+
+
+@inlined
+def hint_frame(s, page):
+    """Third step: the frame of that node, and its first member."""
+    nid, content = held_twice(s, page)
+    if content < 0:
+        return
+    node = int64(s.by_content[nid, content, STABLE_AT])
+    if node == NIL:
+        return
+    if is_chain(s, node):
+        prefetch(s.nodes, int64(s.nodes[node, FOUND]))
+        return
+    prefetch(s.members, int64(s.nodes[node, FIRST]))
+    frame = int64(s.nodes[node, KPFN])
+    if frame != NO_FRAME:
+        prefetch(s.frames, frame)
+        prefetch(s.frame_bytes, frame)
+
+
+@inlined
+def is_passed_at_rest(s, page):
+    """Whether `page`, in a careful region, is passed at rest, which is counted; if it should be but must not, it is woken.
+
+    Writes: scan, counters, and as wake().
     """
     if is_due(s, page, int64(s.scan[Scan.SEQ])):
         return False
-    phase = int64(s.cohorts[0, s.cohort[page]]) if s.cohort[page] else int64(0)
-    if phase & IS_VISIT:
-        s.scan[Scan.CUR_PAGE] = page + 1
-        looks = must_look(s, page)
+    lively = lively_trees(s)
+    if lively and first_that_looks(s, page, page + 1, lively) == page:
         s.scan[Scan.CUR_PAGE] = page
-        if looks:
-            wake(s, page)
-            return False
-    if s.scan[Scan.CAREFUL] and phase:
+        wake(s, page)
+        return False
+    phase = int64(s.cohorts[0, s.cohort[page]])
+    if phase:
         was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
         pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was)
     return True
+
+
+@inlined
+def page_to_visit(s, lively):
+    """The next page of the open region, not a careful one, that is to be visited; or the region's end. Writes: scan, wake()."""
+    page = int64(s.scan[Scan.CUR_PAGE])
+    due = next_due(s, page, int64(s.scan[Scan.REGION_END]))
+    if lively and s.scan[Scan.PENDING_VISITS] != 0:
+        looking = first_that_looks(s, page, due, lively)
+        if looking < due:
+            s.scan[Scan.CUR_PAGE] = looking
+            wake(s, looking)
+            due = looking
+    s.scan[Scan.CUR_PAGE] = due
+    return due
+
+
+@kernel
+def visit_unknown(s, first, mm):
+    """Visits the pages of the open region from `first` on that are due and have no rmap_item, as long as there are only such.
+
+    ksmd takes down their checksums, and nothing else. Not for 6.1, which searches the stable tree first.
+    Mirrors: mm/ksm.c get_next_rmap_item(), should_skip_rmap_item(), cmp_and_merge_page()
+    Writes: pages, page_bytes, mms, counters, scan, and as retire(). Returns: where it stopped.
+    """
+    page = first
+    seq = int64(s.scan[Scan.SEQ])
+    end = int64(s.scan[Scan.REGION_END])
+    s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
+    while page < end and is_due(s, page, seq):
+        frame = int64(s.pages[page, FRAME])
+        flags = int64(s.page_bytes[page, ITEM_FLAGS])
+        if flags & ITEM or frame == NO_FRAME or not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE:
+            break
+        if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
+            break
+        s.page_bytes[page, ITEM_FLAGS] = flags & FREED | ITEM
+        s.page_bytes[page, AGE] = s.knobs[Knob.SMART_SCAN]
+        s.page_bytes[page, SKIPS] = 0
+        s.pages[page, CHECKSUM] = s.frames[frame, FRAME_CONTENT]
+        retire(s, page)
+        page += 1
+    n_pages = page - first
+    s.counters[Counter.KSM_RMAP_ITEMS] += n_pages
+    s.mms[mm, ITEMS] += n_pages
+    s.mms[mm, LIST_ITEMS] += n_pages
+    s.counters[Counter.PAGES_SCANNED] += n_pages
+    s.counters[Counter.KSMD_CPU_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
+    s.counters[Counter.TIME_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
+    take_budget(s, n_pages)
+    s.scan[Scan.CUR_PAGE] = page
+    return page
+
+
+@inlined
+def visit(s, page, mm):
+    """ksmd looks at `page` of `mm`, or skips it. Writes: everything. Returns: False if the kernel would use freed memory."""
+    if not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE or s.pages[page, FRAME] == NO_FRAME:
+        if s.page_bytes[page, ITEM_FLAGS] & ITEM:
+            free_rmap_item(s, page, mm)
+        return True
+    get_next_rmap_item(s, page, mm)
+    s.scan[Scan.EXACT] = 0
+    if should_skip_rmap_item(s, page):
+        s.scan[Scan.VISIT] = Knob.SKIP_NS
+        spend(s, int64(Knob.SKIP_NS))
+    else:
+        if not cmp_and_merge_page(s, page):
+            return False
+        spend(s, int64(s.scan[Scan.VISIT]))
+        s.counters[Counter.EXACT_VISITS] += s.scan[Scan.EXACT]
+        s.counters[Counter.PAGES_SCANNED] += 1
+        if s.scan[Scan.CAREFUL]:
+            s.scan[Scan.BUDGET] -= 1
+        else:
+            take_budget(s, int64(1))
+    retire(s, page)
+    return True
+
+
+@inlined
+def scan_region(s, until_ns):
+    """Passes the pages of the open region. Writes: everything. Returns: Status; DONE at its end, or that of batch or time."""
+    mm = int64(s.scan[Scan.CUR_MM])
+    at_once = s.knobs[Knob.KERNEL] >= Kernel.V6_12 and not s.knobs[Knob.FORCE_EXACT] and not s.scan[Scan.CAREFUL]
+    lively = lively_trees(s)
+    page = int64(s.scan[Scan.CUR_PAGE])
+    while True:
+        if s.scan[Scan.CAREFUL]:
+            if page == s.scan[Scan.REGION_END] or s.scan[Scan.BUDGET] == 0 or s.counters[Counter.TIME_NS] >= until_ns:
+                break
+            if is_passed_at_rest(s, page):
+                page += 1
+                s.scan[Scan.CUR_PAGE] = page
+                continue
+        else:
+            page = page_to_visit(s, lively)
+            if page == s.scan[Scan.REGION_END]:
+                pass_pending(s)
+                break
+            if at_once and not s.page_bytes[page, ITEM_FLAGS] & ITEM and visit_unknown(s, page, mm) > page:
+                continue
+        if pools_are_full(s):
+            return Status.GROW
+        hint_ahead(s)
+        s.scan[Scan.CUR_PAGE] = page + 1
+        if not visit(s, page, mm):
+            return Status.UNDEFINED
+        page += 1
+        lively = lively_trees(s)
+    s.scan[Scan.REGION_END] = 0
+    return Status.DONE
 
 
 @inlined
@@ -343,47 +558,9 @@ def ksm_do_scan(s, until_wakeups, until_full_scans, until_ns):
                 s.scan[Scan.BUDGET] = 0
                 break
             open_region(s, end, until_wakeups, until_full_scans, until_ns)
-        watched = is_watched(s)
-        mm = int64(s.scan[Scan.CUR_MM])
-        while True:
-            page = next_of_interest(s, watched)
-            if page == s.scan[Scan.REGION_END]:
-                s.scan[Scan.CUR_PAGE] = page
-                if not s.scan[Scan.CAREFUL]:
-                    pass_pending(s)
-                s.scan[Scan.REGION_END] = 0
-                break
-            if s.scan[Scan.CAREFUL] and (s.counters[Counter.TIME_NS] >= until_ns or s.scan[Scan.BUDGET] == 0):
-                s.scan[Scan.REGION_END] = 0
-                break
-            if is_passed_at_rest(s, page):
-                s.scan[Scan.CUR_PAGE] = page + 1
-                continue
-            if pools_are_full(s):
-                return Status.GROW
-            s.scan[Scan.CUR_PAGE] = page + 1
-            if not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE or s.pages[page, FRAME] == NO_FRAME:
-                if s.page_bytes[page, ITEM_FLAGS] & ITEM:
-                    free_rmap_item(s, page, mm)
-                    watched = is_watched(s)
-                continue
-            get_next_rmap_item(s, page, mm)
-            s.scan[Scan.EXACT] = 0
-            if should_skip_rmap_item(s, page):
-                s.scan[Scan.VISIT] = Knob.SKIP_NS
-                spend(s, int64(Knob.SKIP_NS))
-            else:
-                if not cmp_and_merge_page(s, page):
-                    return Status.UNDEFINED
-                spend(s, int64(s.scan[Scan.VISIT]))
-                s.counters[Counter.EXACT_VISITS] += s.scan[Scan.EXACT]
-                s.counters[Counter.PAGES_SCANNED] += 1
-                if s.scan[Scan.CAREFUL]:
-                    s.scan[Scan.BUDGET] -= 1
-                else:
-                    take_budget(s, int64(1))
-            retire(s, page)
-            watched = is_watched(s)
+        status = scan_region(s, until_ns)
+        if status != Status.DONE:
+            return status
     return Status.DONE
 
 

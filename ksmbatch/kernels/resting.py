@@ -17,6 +17,7 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
     CHECKSUM,
+    END_PAGE,
     FIRST_PAGE,
     ITEM_FLAGS,
     ITEM_NID,
@@ -97,11 +98,10 @@ def mm_of(s, page):
 @inlined
 def last_pass(s, page):
     """The scan that passed `page` last, or would have, if there was anything to pass. Reads: mms, scan."""
-    mm = mm_of(s, page)
-    passed = int64(s.mms[mm, PASSED])
-    if mm == s.scan[Scan.CUR_MM] and page >= s.scan[Scan.CUR_PAGE]:
-        passed -= 1
-    return passed
+    mm = int64(s.scan[Scan.CUR_MM])
+    if mm != NO_MM and s.mms[mm, FIRST_PAGE] <= page < s.mms[mm, END_PAGE]:
+        return int64(s.mms[mm, PASSED]) - int64(page >= s.scan[Scan.CUR_PAGE])
+    return int64(s.mms[mm_of(s, page), PASSED])
 
 
 @inlined
@@ -120,6 +120,12 @@ def is_due(s, page, seq):
 def make_due(s, page, seq):
     """Scan `seq` shall visit `page`. Writes: calendar."""
     s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
+
+
+@inlined
+def make_undue(s, page, seq):
+    """Scan `seq` need not visit `page`. Writes: calendar."""
+    s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD] &= np.uint32(0xFFFFFFFF ^ (1 << (page % PAGES_PER_WORD)))
 
 
 @inlined
@@ -334,12 +340,12 @@ def expected_passes(s, first, end):
     if end - first == PAGES_PER_BLOCK:
         block = 1 + first // PAGES_PER_BLOCK
         merged = int64(s.cohorts[block, MERGED])
-        for cohort in range(SEARCHING, FIRST_COHORT + N_COHORTS):
+        for cohort in range(s.cohorts.shape[1]):
             n_pages = int64(s.cohorts[block, cohort])
             phase = int64(s.cohorts[0, cohort])
-            visits += n_pages * ((phase & IS_VISIT) // IS_VISIT)
-            skips += n_pages * ((phase & IS_SKIP) // IS_SKIP)
-            was += n_pages * ((phase & WAS_UNSTABLE) // WAS_UNSTABLE)
+            visits += n_pages * ((phase >> 1) & 1)
+            skips += n_pages * ((phase >> 2) & 1)
+            was += n_pages * ((phase >> 3) & 1)
         return merged, visits, skips, was
     for page in range(first, end):
         phase = int64(s.cohorts[0, s.cohort[page]])

@@ -8,31 +8,37 @@ from numpy import int64
 from ksmbatch.accel import inlined
 from ksmbatch.codes import KSMD_MOVES, Kernel
 from ksmbatch.kernels.merge import has_zero_checksum
-from ksmbatch.kernels.resting import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, make_due, rest
+from ksmbatch.kernels.resting import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, make_due, make_undue, rest
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
     AGE,
     ANON,
     CHECKSUM,
-    DANGLING,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
+    FRAME_NODE,
+    HEAD,
     HOLDERS,
+    IN_MIGRATE,
     ITEM_FLAGS,
     ITEM_NID,
     KSM,
     MAPCOUNT,
+    MEMBER_NODE,
     MERGEABLE,
+    NID,
     NIL,
     NO_FRAME,
     PAGE_FLAGS,
     PROT_NONE,
     RESTING,
     SKIPS,
+    STABLE,
     STABLE_AT,
     UNSTABLE,
+    WHERE,
     Knob,
     Scan,
 )
@@ -84,16 +90,31 @@ def rests_unmerged(s, page, frame):
 
 
 @inlined
+def is_in_place(s, page, frame):
+    """Whether `page`, which maps the KSM page `frame`, will be found to be in its place. Reads: page_bytes, nodes, frames.
+
+    Mirrors: mm/ksm.c cmp_and_merge_page(), `if (stable_node->head != &migrate_nodes && rmap_item->head == stable_node)`
+    """
+    node = int64(s.frames[frame, FRAME_NODE])
+    if node == NIL or not s.page_bytes[page, ITEM_FLAGS] & STABLE:
+        return False
+    if s.members[s.pages[page, HEAD], MEMBER_NODE] != node or s.nodes[node, WHERE] == IN_MIGRATE:
+        return False
+    return s.nodes[node, NID] == tree_of(s, s.frame_bytes[frame, FRAME_NID])
+
+
+@inlined
 def retire(s, page):
     """Lets `page`, which was passed just now, rest if it may; else the next scan visits it. Writes: as rest(), calendar."""
     frame = int64(s.pages[page, FRAME])
     if frame != NO_FRAME and not s.knobs[Knob.FORCE_EXACT]:
         flags = int64(s.frame_bytes[frame, FRAME_FLAGS])
         if flags & KSM:
-            in_place = s.scan[Scan.VISIT] == Knob.KSM_VISIT_NS and not flags & DANGLING
-            if in_place and not (VISITORS >> s.knobs[Knob.POLICY]) & 1:
+            if is_in_place(s, page, frame) and not (VISITORS >> s.knobs[Knob.POLICY]) & 1:
                 rest(s, page, MERGED)
+                make_undue(s, page, s.scan[Scan.SEQ] + 1)
                 return
         elif s.frames[frame, MAPCOUNT] == 1 and rests_unmerged(s, page, frame):
+            make_undue(s, page, s.scan[Scan.SEQ] + 1)
             return
     make_due(s, page, s.scan[Scan.SEQ] + 1)

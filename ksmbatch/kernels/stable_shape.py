@@ -7,13 +7,17 @@ docs/adr/0002.
 
 from numpy import int64
 
-from ksmbatch.accel import kernel
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, tell_ancestors
 from ksmbatch.state import (
+    ANY,
     KEY,
     KPFN,
     LEFT,
     LOOK,
+    LOOK_END,
+    LOOK_FIRST,
+    LOOK_KNOWN,
     NIL,
     NO_FRAME,
     RIGHT,
@@ -23,6 +27,8 @@ from ksmbatch.state import (
     STABLE_LOGGED,
     STABLE_ROOT,
 )
+
+NO_BOUND = int64(2**31 - 1)  # behind all contents
 
 
 @kernel
@@ -45,6 +51,7 @@ def find_place(s, nid, content):
 @kernel
 def reshape(s, nid, entry):
     """Does to the shape what an `entry` of the log says. Writes: stable_links, trees."""
+    s.trees[LOOK_KNOWN, nid] = 0
     if entry < 0:
         rb_erase(s.stable_links[nid], s.trees[STABLE_ROOT], nid, -entry)
         return
@@ -68,6 +75,7 @@ def set_look(s, nid, content, look):
     """Whether a walk has to look at what hangs for `content` in the tree of `nid`. Writes: stable_links, trees."""
     build_stable_tree(s, nid)
     if s.stable_links[nid, content + 1, LOOK] != look:
+        s.trees[LOOK_KNOWN, nid] = 0
         s.stable_links[nid, content + 1, LOOK] = look
         tell_ancestors(s.stable_links[nid], content + 1)
 
@@ -88,3 +96,41 @@ def note_shape(s, nid, entry):
         logged = 0
     s.stable_log[nid, logged] = entry
     s.trees[STABLE_LOGGED, nid] = logged + 1
+
+
+@inlined
+def first_after(s, nid, row):
+    """Of the contents held once, which follow those held twice, the first whose rank is above that of `row`.
+
+    Ids ascend with the rank in both groups: as many come before as the rank says, less those held twice.
+    Reads: stable_links.
+    """
+    return s.by_content.shape[1] + int64(s.stable_links[nid, row, KEY]) - (row - 1)
+
+
+@kernel
+def know_where_to_look(s, nid):
+    """Finds which contents held once are searched for past something with LOOK in the tree of `nid`, by its outermost ones.
+
+    Reads: stable_links. Writes: as build_stable_tree(), trees.
+    """
+    build_stable_tree(s, nid)
+    if s.trees[LOOK_KNOWN, nid]:
+        return
+    s.trees[LOOK_KNOWN, nid] = 1
+    for side in range(2):
+        near = LEFT if side == 0 else RIGHT
+        far = RIGHT if side == 0 else LEFT
+        bound = int64(s.by_content.shape[1]) if side == 0 else NO_BOUND
+        current = int64(s.trees[STABLE_ROOT, nid])
+        if current == NIL or not s.stable_links[nid, current, ANY]:
+            bound = int64(0)
+            current = NIL
+        while current != NIL and not s.stable_links[nid, current, LOOK]:
+            below = int64(s.stable_links[nid, current, near])
+            if below != NIL and s.stable_links[nid, below, ANY]:
+                current = below
+            else:
+                bound = first_after(s, nid, current)
+                current = int64(s.stable_links[nid, current, far])
+        s.trees[LOOK_FIRST if side == 0 else LOOK_END, nid] = bound

@@ -36,7 +36,7 @@ from ksmbatch.kernels.stable_node import (
     unlink_migrate,
     wake_members,
 )
-from ksmbatch.kernels.stable_shape import build_stable_tree
+from ksmbatch.kernels.stable_shape import build_stable_tree, first_after
 from ksmbatch.kernels.twins import holder_goes, tree_of
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -125,7 +125,7 @@ def is_calm(s, nid):
 def meets_something(s, nid, content):
     """Whether a walk to `content` in the tree of `nid` passes something, above where `content` hangs, that it may change.
 
-    It goes by content ids, which ascend with the rank among those held twice, and among the others.
+    It goes by content ids, see first_after().
     Reads: stable_links, nodes, rank. Writes: as build_stable_tree(), catch_up().
     """
     build_stable_tree(s, nid)
@@ -137,8 +137,7 @@ def meets_something(s, nid, content):
             return False
         if s.stable_links[nid, current, LOOK] and is_to_be_looked_at(s, int64(s.by_content[nid, here, STABLE_AT])):
             return True
-        # of the others, as many come before `here` as its rank says, less the `here` contents held twice
-        less = content < (here if content < n_dup else n_dup + s.stable_links[nid, current, KEY] - here)
+        less = content < (here if content < n_dup else first_after(s, nid, current))
         current = int64(s.stable_links[nid, current, LEFT if less else RIGHT])
     return False
 
