@@ -5,6 +5,7 @@ Nothing here changes state; the kernels do. No Python object exists per page.
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -250,6 +251,8 @@ class State(NamedTuple):
     """int64[len(Counter)]."""
     node_counters: np.ndarray
     """int64[n_nids, len(NodeCounter)]."""
+    table: np.ndarray
+    """int64[...]: where each of the arrays above begins in memory, and its shape, see ARRAYS; made by `tabled()`."""
 
 
 class AnonVmas(NamedTuple):
@@ -259,6 +262,49 @@ class AnonVmas(NamedTuple):
     page_chain: np.ndarray  # int32[n_pages]        number of the anon_vma_chain of the page's VMA; 0: the empty one
     chain_start: np.ndarray  # int32[n_chains + 1]  where each chain begins in ...
     chain_anon_vma: np.ndarray  # int32[...]        numbers of anon_vmas
+
+
+# dtype and number of dimensions of each array, and where `table` has its address, with its shape behind that
+_KINDS: dict[str, tuple[type, int]] = {
+    "pages": (np.int32, 2),
+    "page_bytes": (np.uint8, 2),
+    "frames": (np.int32, 2),
+    "frame_bytes": (np.uint8, 2),
+    "pfns": (np.int32, 2),
+    "numa": (np.int32, 2),
+    "members": (np.int32, 2),
+    "nodes": (np.int32, 2),
+    "node_prune_time": (np.int64, 1),
+    "trees": (np.int32, 2),
+    "by_content": (np.int32, 3),
+    "stable_links": (np.int32, 3),
+    "stable_log": (np.int32, 2),
+    "unstable_links": (np.int32, 2),
+    "unstable_log": (np.int32, 1),
+    "cohort": (np.uint8, 1),
+    "calendar": (np.uint32, 2),
+    "cohorts": (np.int16, 2),
+    "mms": (np.int64, 2),
+    "rank": (np.uint32, 1),
+    "checksum_class": (np.int32, 1),
+    "knobs": (np.int64, 1),
+    "scan": (np.int64, 1),
+    "counters": (np.int64, 1),
+    "node_counters": (np.int64, 2),
+}
+_PLACES = accumulate((1 + ndim for _, ndim in _KINDS.values()), initial=0)
+ARRAYS = {name: (dtype, ndim, place) for (name, (dtype, ndim)), place in zip(_KINDS.items(), _PLACES, strict=False)}
+
+
+def tabled(state: State) -> State:
+    """`state` with the table that belongs to its arrays. Raises TypeError if one is not as ARRAYS says."""
+    table = list[int]()
+    for name, (dtype, ndim) in _KINDS.items():
+        array = getattr(state, name)
+        if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
+            raise TypeError(f"{name} must be a contiguous {np.dtype(dtype)} array of {ndim} dimensions")
+        table += [array.ctypes.data, *array.shape]
+    return state._replace(table=np.array(table, np.int64))
 
 
 # room for this many stable nodes and members must be left before a visit begins (Status.GROW otherwise)
@@ -302,7 +348,7 @@ def allocate(
         numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
     pages = zeros(np.int32, n_pages, 3)
     pages[:, FRAME] = NO_FRAME
-    return State(
+    state = State(
         pages=pages,
         page_bytes=zeros(np.uint8, n_pages, 6),
         frames=zeros(np.int32, n_frames, 4),
@@ -328,7 +374,9 @@ def allocate(
         scan=scan,
         counters=zeros(np.int64, len(Counter)),
         node_counters=zeros(np.int64, n_nids, len(NodeCounter)),
+        table=zeros(np.int64, 1),
     )
+    return tabled(state)
 
 
 def grow(state: State) -> State:
@@ -345,4 +393,4 @@ def grow(state: State) -> State:
     prune_time = np.zeros(len(nodes), np.int64)
     prune_time[: len(state.node_prune_time)] = state.node_prune_time
     members = enlarged(state.members, int(state.scan[Scan.NEXT_MEMBER]))
-    return state._replace(nodes=nodes, node_prune_time=prune_time, members=members)
+    return tabled(state._replace(nodes=nodes, node_prune_time=prune_time, members=members))
