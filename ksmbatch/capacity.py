@@ -56,10 +56,8 @@ def check(size: Size, making: int = 0) -> None:
     """
     needed, available = max(bytes_needed(size), making), available_bytes()
     if available is not None and needed > available:
-        rule = (
-            f"{size.n_pages} pages need about {format_bytes(needed)} of memory to simulate, and {format_bytes(available)} are available"
-        )
-        raise InputError(rule=rule, hint="fewer pages, or fewer --jobs")
+        rule = f"{size.n_pages:,} pages take about {format_bytes(needed)} of memory to simulate"
+        raise InputError(rule=f"{rule}, and {format_bytes(available)} are available", hint="fewer pages, or fewer --jobs")
 
 
 def jobs_that_fit(needed: int, jobs: int) -> int:
@@ -69,7 +67,7 @@ def jobs_that_fit(needed: int, jobs: int) -> int:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that a process may still take, by the machine and by its cgroups; None where nobody says. `root`: of /proc, /sys."""
+    """Memory that is still to be had, by the machine and by our cgroups; None where nobody says. `root`: of /proc and /sys."""
     return min([*_of_machine(root), *_of_cgroups(root)], default=None)
 
 
@@ -110,17 +108,19 @@ def _of_cgroups(root: Path) -> Iterator[int]:
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+            mount, files, droppable = "sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"
         elif "memory" in controllers.split(","):
-            mount, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            mount, files = "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            droppable = "total_inactive_file"
         else:
             continue
         place = Path(path.lstrip("/"))
-        for group in (mount / place, *(mount / parent for parent in place.parents)):  # in a container only the last may be there
-            limit, used = (_read(group / name).strip() for name in names[:2])
+        for group in (place, *place.parents):  # in a container only the last may be there
+            folder = root / mount / group
+            limit, used = (_read(folder / file).strip() for file in files)
             if limit.isdigit() and used.isdigit():
-                dropped = [int(row.split()[1]) for row in _read(group / "memory.stat").splitlines() if row.split()[0] == names[2]]
-                yield max(int(limit) - int(used) + sum(dropped), 0)
+                stat = dict(row.split() for row in _read(folder / "memory.stat").splitlines())
+                yield max(int(limit) - int(used) + int(stat.get(droppable, 0)), 0)
 
 
 def _read(path: Path) -> str:

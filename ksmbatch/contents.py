@@ -23,8 +23,8 @@ class ContentTable:
     """All contents that a workload ever writes, `n` of them, numbered from 0.
 
     The contents written at least twice come first, in memcmp order, then the others ("singles"), in memcmp order: only the
-    first `n_dup` can ever be on two frames, so tables that look for partners need no room for the rest. Id 0 is the page of zeros,
-    whether it is written or not: unsharing the kernel's zero page brings it back.
+    first `n_dup` can ever be on two frames, so tables that look for partners need no room for the rest. Id 0 is the page of
+    zeros, whether it is written or not: unsharing the kernel's zero page brings it back.
 
     `singles_below`: uint32[n_dup], how many singles are smaller; with it any two contents can be compared: two of the same kind
     by their ids, and single `s` is smaller than `d` if `s - n_dup < singles_below[d]`. `checksum_class`: int32[n], the smallest

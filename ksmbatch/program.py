@@ -100,9 +100,9 @@ class Program:
     """What a machine needs to know of its workload.
 
     `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms,
-    steps); made when asked for, where they are large, and then not kept. `kinds`: the types of all steps. `per_scan`: snapshot k
-    happens when k full scans are over, whatever its time. `end_ms`: as in Workload. `first_s`, `later_s`: seconds that it took to
-    make the first snapshot with all else, and the later ones, without what is made when asked for.
+    steps), made when asked for and not kept where they are large. `kinds`: the types of all steps. `per_scan`: snapshot k
+    happens when k full scans are over, whatever its time. `end_ms`: as in Workload. `first_s`, `later_s`: seconds that it
+    took to make the first snapshot with all else, and the later ones, but for what is made when asked for.
     """
 
     name: str
@@ -122,17 +122,17 @@ class Program:
         return self.mms[-1].end if self.mms else 0
 
     def ahead(self) -> Iterator[tuple[int, Sequence[ReadyStep]]]:
-        """The snapshots in turn; what one writes is made by a thread while the one before is used. For one run to go through."""
-        with ThreadPoolExecutor(1, "ksmbatch-writes") as thread:
-            try:
-                following = thread.submit(self._prepared, 0)
-                for k in range(1, len(self.snapshots) + 1):
-                    snapshot = following.result()
-                    if k < len(self.snapshots):
-                        following = thread.submit(self._prepared, k)
-                    yield snapshot
-            finally:
-                thread.shutdown(wait=False, cancel_futures=True)
+        """The snapshots in turn, for one run: what one writes is made by a thread while the one before is used."""
+        thread = ThreadPoolExecutor(1, "ksmbatch-writes")
+        try:
+            following = thread.submit(self._prepared, 0)
+            for k in range(1, len(self.snapshots) + 1):
+                snapshot = following.result()
+                if k < len(self.snapshots):
+                    following = thread.submit(self._prepared, k)
+                yield snapshot
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)  # a run that ends early waits for nobody
 
     def _prepared(self, k: int) -> tuple[int, Sequence[ReadyStep]]:
         snapshot = self.snapshots[k]
@@ -196,8 +196,8 @@ def compile_workload(workload: Workload, checksum: Checksum | None = None) -> Pr
     Raises InputError if it is too large, or if a machine that runs it would not fit into the memory of this one.
     """
     if workload.contents is None or checksum is not None:
-        n_pages = _pages_at_start(workload)
-        check(Size(n_pages=n_pages, n_nids=workload.nodes), making=INTERN_BYTES * n_pages)
+        size = _size_at_start(workload)
+        check(size, making=INTERN_BYTES * size.n_pages)
         program = _interned(workload, checksum)
     else:
         program = _numbered(workload, workload.contents)
@@ -276,10 +276,13 @@ def _interned(workload: Workload, checksum: Checksum | None) -> Program:
     )
 
 
-def _pages_at_start(workload: Workload) -> int:
-    """Pages mapped before anything else happens, which for most workloads is all."""
+def _size_at_start(workload: Workload) -> Size:
+    """What can be told before anything is written: the pages that are mapped first, and contents if the workload knows them."""
     start = takewhile(lambda step: isinstance(step, Spawn | Mmap), workload.snapshots[0].steps)
-    return sum(step.pages for step in start if isinstance(step, Mmap))
+    n_pages = sum(step.pages for step in start if isinstance(step, Mmap))
+    if workload.contents is None:
+        return Size(n_pages=n_pages, n_nids=workload.nodes)
+    return Size(n_pages=n_pages, n_nids=workload.nodes, n_contents=workload.contents.n, n_dup=workload.contents.n_dup)
 
 
 def _made(snapshot: Snapshot) -> tuple[int, tuple[Step, ...]]:
@@ -304,6 +307,20 @@ def compile_config(config: Config) -> Program:
         if error.where is not None:  # in the trace or scenario, which is named
             raise
         raise config.blame(error) from None
+
+
+def size_at_start(config: Config) -> Size:
+    """What machines for this generator's memory will take memory for, as far as it can be told before the memory is made.
+
+    Raises InputError as `compile_config` does, and so if one would not fit.
+    """
+    try:
+        workload = _memory(config)
+        size = _size_at_start(workload)
+        check(size)
+    except InputError as error:
+        raise config.blame(error) from None
+    return size
 
 
 def _workload(config: Config) -> Workload:

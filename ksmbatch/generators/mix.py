@@ -73,8 +73,8 @@ class MixParameters:
 class Mix:
     """What each page of a `mix` holds, and what is written to which page when. Pages of all mms are numbered through.
 
-    `scans`: full scans after which something is rewritten. The pages are laid out in random order, zeros first, then group after
-    group, then the unique ones, so the number of a content has nothing to do with the place of its page.
+    `scans`: full scans after which something is rewritten. In a random order of all pages the zeros come first, then group
+    after group, then the unique ones: so the number of a content has nothing to do with the place of its page.
     """
 
     def __init__(self, parameters: MixParameters, seed: int, scans: int = 0) -> None:
@@ -138,7 +138,8 @@ class Mix:
         with self._lock:
             if self._groups is None:  # 4 bytes per duplicated page: not before somebody needs them
                 self._groups = np.repeat(np.arange(1, self._sizes.size + 1, dtype=np.uint32), self._sizes)
-        return self._groups[place]
+        groups: np.ndarray = self._groups[place]
+        return groups
 
     def _contents(self, pages: np.ndarray, names: Names) -> np.ndarray:
         """Contents of `pages` (uint32[n]) at the start."""

@@ -21,7 +21,9 @@ _SCAN_BITS: Final = np.uint64(30)  # of a raw number; the rest, less than 32 bit
 class Names(Protocol):
     """What contents are called: dense ids or raw numbers. All arguments are uint32[n] or int64[n]."""
 
-    dtype: np.dtype
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all names."""
 
     def groups(self, group: np.ndarray) -> np.ndarray:
         """Names of the contents of groups number `group`, counted from 1; 0: the zeros."""
@@ -53,14 +55,16 @@ class _Marks:
         if not self._per_thing:
             return np.full(mark.shape, self.n_base, np.uint64)
         thing = ((mark + np.uint64(1) << np.uint64(32)) - np.uint64(1)) // self._per_thing
-        return np.minimum(thing, np.uint64(self.n_base))
+        things: np.ndarray = np.minimum(thing, np.uint64(self.n_base))
+        return things
 
 
 class Ordering:
     """The order of the contents of a memory with `groups`, `uniques`, and `fresh` more after each of `scans` full scans.
 
-    `n_dup`: how many of all `n` are the zeros and groups, which are the ones that are written at least twice. `ids`: dense ids, as in
-    ContentTable. `raws`: raw numbers, the same for any number of scans. Raises InputError if there are more than ids can number.
+    `n_dup`: how many of all `n` are the zeros and the groups, which are the ones that are written at least twice. `ids`:
+    dense ids, as in ContentTable. `raws`: raw numbers, the same for any number of scans. Raises InputError if there are more
+    contents than ids.
     """
 
     def __init__(self, *, groups: int, uniques: int, fresh: int, scans: int) -> None:
@@ -120,18 +124,19 @@ class _Raws:
 
     def groups(self, group: np.ndarray) -> np.ndarray:
         uniques, slots = _before_groups(self._groups, self._slots, np.maximum(group, 1).astype(np.uint64) - np.uint64(1))
-        place = group.astype(np.uint64) + uniques + slots
-        return np.where(group > 0, place, np.uint64(0)) << _SCAN_BITS
+        place: np.ndarray = (group.astype(np.uint64) + uniques + slots) * (group > 0)  # 0 for the zeros
+        return place << _SCAN_BITS
 
     def uniques(self, number: np.ndarray) -> np.ndarray:
         number = number.astype(np.uint64)
-        return number + self._groups.before(number) + self._slots.before(number) + np.uint64(1) << _SCAN_BITS
+        place: np.ndarray = number + self._groups.before(number) + self._slots.before(number) + np.uint64(1)
+        return place << _SCAN_BITS
 
     def fresh(self, scan: int, number: np.ndarray) -> np.ndarray:
         number = number.astype(np.uint64)
         uniques = self._slots.things_before(number)
         groups = np.where(uniques < self._groups.n_base, self._groups.before(uniques), np.uint64(self._groups.n))
-        place = number + uniques + groups + np.uint64(1)
+        place: np.ndarray = number + uniques + groups + np.uint64(1)
         return place << _SCAN_BITS | np.uint64(scan)
 
 

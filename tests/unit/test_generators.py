@@ -290,7 +290,7 @@ def test_a_permutation_of_short_words_is_that_of_long_ones(n: int, stream: int) 
 
 
 @given(st.integers(min_value=1, max_value=3000), st.integers(min_value=0, max_value=2**64 - 1), st.data())
-def test_ascending_numbers_are_as_many_as_asked_for_in_range_and_ascending(below: int, stream: int, data: st.DataObject) -> None:
+def test_ascending_numbers_are_as_many_as_asked_for(below: int, stream: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(min_value=0, max_value=below))
     numbers = ascending(stream, n, below)
     assert numbers.shape == (n,)
