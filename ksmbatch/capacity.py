@@ -23,6 +23,7 @@ TOUCHED: Final[Mapping[str, float]] = {
     "unstable_links": 0.0,
     "unstable_log": 0.5,  # room for insertions and erasures; all pages in the tree and none taken out is half of it
 }
+_ALWAYS_THERE: Final = 64 * 2**20  # thousands of scenarios need not ask for so little
 MERGED: Final = 1 / 3  # pages that are members of stable nodes, as far as anybody can guess before
 
 
@@ -54,7 +55,10 @@ def check(size: Size, making: int = 0) -> None:
 
     `making`: bytes that making its contents takes before, and gives back.
     """
-    needed, available = max(bytes_needed(size), making), available_bytes()
+    needed = max(bytes_needed(size), making)
+    if needed <= _ALWAYS_THERE:
+        return
+    available = available_bytes()
     if available is not None and needed > available:
         rule = f"{size.n_pages:,} pages take about {format_bytes(needed)} of memory to simulate"
         raise InputError(rule=f"{rule}, and {format_bytes(available)} are available", hint="fewer pages, or fewer --jobs")
