@@ -15,7 +15,7 @@ Checksum: TypeAlias = Callable[[np.ndarray], np.ndarray]
 MAX_CONTENTS: Final = 2**31 - 2  # ids are int32, and tables of them count from 1
 ZERO_RAW: Final = 0  # the page of zeros
 INTERN_BYTES: Final = 44  # that `intern` takes per content written, its raw number and its id included
-_CHUNK: Final = 1 << 20  # ranks made at a time
+_CHUNK: Final = 1 << 18  # ranks made at a time: 2 MiB of int64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # no slots: `rank` is kept

@@ -55,14 +55,17 @@ def ascending(stream: int, n: int, below: int) -> np.ndarray:
     for part in chunks(n + 1):
         gaps[part] = _GAPS[bits(stream, np.arange(part.start, part.stop, dtype=np.uint64)) >> np.uint64(52)]
     gaps.cumsum(out=gaps)
-    room = below - n  # numbers that are left out: places are drawn among them, and those drawn before make room
-    places = (gaps[:-1] * ((room + 1) / gaps[-1])).astype(np.int64)
-    np.minimum(places, room, out=places)
-    places += np.arange(n)
-    # turned round, so that the ends of the range are as likely as its middle
-    places += key(stream, 1) % below
-    turned = int(places.searchsorted(below))
-    return np.concatenate([places[turned:] - below, places[:turned]])
+    # numbers are drawn among as many as are left out; those drawn before take their places, and move the later ones on
+    left_out = below - n
+    scale = (left_out + 1) / gaps[-1]
+    turn = key(stream, 1) % below if below else 0  # round, so that the ends of the range are as likely as its middle
+    numbers = gaps[:-1]
+    for part in chunks(n):
+        drawn = (numbers[part] * scale).astype(np.int64)
+        np.minimum(drawn, left_out, out=drawn)
+        np.add(drawn, np.arange(turn + part.start, turn + part.stop), out=numbers[part])
+    first = int(numbers.searchsorted(below))
+    return np.concatenate([numbers[first:] - below, numbers[:first]])
 
 
 class Permutation:
