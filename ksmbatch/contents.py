@@ -1,35 +1,66 @@
-"""Interning: raw content ids to dense ones, so that a content is an index into arrays and its place in memcmp order a number.
+"""Contents by number: dense ids, so that a content is an index into arrays and its place in memcmp order a number.
 
-It sees ids, not bytes, and it does not know who writes what: a content is whatever a workload calls by one number.
+It sees numbers, not bytes, and it does not know who writes what: a content is whatever a workload calls by one number.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import Final, TypeAlias
 
 import numpy as np
 
 Checksum: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
-ZERO_RAW = 0  # the page of zeros
-ZERO_ID = 0  # interned first, whether it is written or not: unsharing the kernel's zero page brings it back
+MAX_CONTENTS: Final = 2**31 - 2  # ids are int32, and tables of them count from 1
+ZERO_RAW: Final = 0  # the page of zeros
+INTERN_BYTES: Final = 44  # that `intern` takes per content written, its raw number and its id included
+_CHUNK: Final = 1 << 18  # ranks made at a time: 2 MiB of int64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: `rank` is kept
+class ContentTable:
+    """All contents that a workload ever writes, `n` of them, numbered from 0.
+
+    The contents written at least twice come first, in memcmp order, then the others ("singles"), in memcmp order: only the
+    first `n_dup` can ever be on two frames, so tables that look for partners need no room for the rest. Id 0 is the page of
+    zeros, whether it is written or not: unsharing the kernel's zero page brings it back.
+
+    `singles_below`: uint32[n_dup], how many singles are smaller; with it any two contents can be compared: two of the same kind
+    by their ids, and single `s` is smaller than `d` if `s - n_dup < singles_below[d]`. `checksum_class`: int32[n], the smallest
+    content with an equal 32-bit checksum, or None if all checksums differ.
+    """
+
+    n: int
+    singles_below: np.ndarray
+    checksum_class: np.ndarray | None = None
+
+    @property
+    def n_dup(self) -> int:
+        """Contents written at least twice, the page of zeros among them."""
+        return self.singles_below.size
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """uint32[n], place in memcmp order. Made when first asked for: most is said by `singles_below` in less."""
+        rank = np.arange(self.n, dtype=np.uint32)
+        rank[: self.n_dup] += self.singles_below
+        singles = rank[self.n_dup :]
+        singles -= np.uint32(self.n_dup)
+        for first in range(0, singles.size, _CHUNK):
+            part = singles[first : first + _CHUNK]
+            below, end = self.singles_below.searchsorted((first + 1, first + part.size))
+            smaller = np.bincount(self.singles_below[below:end] - np.uint32(first), minlength=part.size)
+            part += (smaller.cumsum() + below).astype(np.uint32)
+        return rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ContentTable:
-    """All contents that a workload ever writes, n of them, numbered from 0.
+class Interned:
+    """The `table` of some contents, and their raw numbers. `raw`: uint64[n], by id."""
 
-    The contents written at least twice come first, in memcmp order, then the others, in memcmp order: only the first
-    `n_dup` can ever be on two frames, so tables that look for partners need no room for the rest. Id 0 is the page of zeros.
-
-    `rank`: uint32[n], place in memcmp order. `raw`: uint64[n], the workload's number. `checksum_class`: int32[n], the
-    smallest content with an equal 32-bit checksum, or None if all checksums differ.
-    """
-
-    rank: np.ndarray
+    table: ContentTable
     raw: np.ndarray
-    n_dup: int
-    checksum_class: np.ndarray | None
     _dense: np.ndarray | None  # int32[largest raw + 1]: id of a raw number, -1 for none; None where that would be too large
     _ordered: np.ndarray  # uint64[n]: raw numbers, ascending
     _id_by_rank: np.ndarray  # int32[n]
@@ -53,29 +84,27 @@ class ContentTable:
         return self._id_by_rank[place]
 
 
-def intern(arrays: Iterable[np.ndarray], checksum: Checksum | None = None) -> ContentTable:
-    """The table of all contents in `arrays` (each uint64[k], the contents of one write, repeats included).
+def intern(arrays: Iterable[np.ndarray], checksum: Checksum | None = None) -> Interned:
+    """All contents in `arrays` (each uint64[k], the contents of one write, repeats included), numbered.
 
     `checksum` maps raw numbers (uint64[n]) to checksums (uint32[n]), for tests of what a collision does; None: no two
-    contents collide. Takes up to 32 bytes per content written while it runs.
+    contents collide. Takes up to INTERN_BYTES per content written while it runs.
     """
     written = np.concatenate([np.full(2, ZERO_RAW, np.uint64), *arrays])  # twice: the page of zeros counts as duplicated
     ordered, count = _count(written)
     del written
     duplicated = count >= 2
-    id_to_rank = np.concatenate([np.flatnonzero(duplicated), np.flatnonzero(~duplicated)])
+    dups = np.flatnonzero(duplicated)
+    id_to_rank = np.concatenate([dups, np.flatnonzero(~duplicated)])
     id_by_rank = np.empty(ordered.size, np.int32)
     id_by_rank[id_to_rank] = np.arange(ordered.size, dtype=np.int32)
     raw = ordered[id_to_rank]
-    return ContentTable(
-        rank=id_to_rank.astype(np.uint32),
-        raw=raw,
-        n_dup=int(duplicated.sum()),
+    table = ContentTable(
+        n=ordered.size,
+        singles_below=(dups - np.arange(dups.size)).astype(np.uint32),
         checksum_class=None if checksum is None else _classes(checksum(raw)),
-        _dense=_dense(ordered, id_by_rank),
-        _ordered=ordered,
-        _id_by_rank=id_by_rank,
     )
+    return Interned(table=table, raw=raw, _dense=_dense(ordered, id_by_rank), _ordered=ordered, _id_by_rank=id_by_rank)
 
 
 def _is_compact(largest: int, n: int) -> bool:

@@ -4,7 +4,7 @@ It only holds what was said. Checking it against the rules of the language is `s
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -34,14 +34,43 @@ class Mmap:
 class Write:
     """Page `pages[k]` gets raw content id `contents[k]`, in this order.
 
-    `pages`: int64[n], page numbers within the area, strictly ascending. `contents`: uint64[n]. n may be 0 (every content
-    was null). Never compared by value: the arrays may hold all memory of a host.
+    `pages`: int64[n], page numbers within the area, strictly ascending, or a range of them. `contents`: uint64[n]. n may be 0
+    (every content was null). Never compared by value: the arrays may hold all memory of a host.
     """
 
     proc: str
     area: str
-    pages: np.ndarray
+    pages: np.ndarray | range
     contents: np.ndarray
+
+
+class Arrays(Protocol):
+    """The arrays of a write, made when asked for, the same every time and on any thread. Take each once."""
+
+    def prepare(self) -> None:
+        """Makes what `pages` and `ids` would have to make, if that is kept."""
+
+    def pages(self) -> np.ndarray | range:
+        """As `Write.pages`."""
+
+    def contents(self) -> np.ndarray:
+        """As `Write.contents`."""
+
+    def ids(self) -> np.ndarray:
+        """int32[n], the same contents as dense ids, where the workload knows them (`Workload.contents`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LazyWrite:
+    """A Write whose arrays are made when they are asked for, because those of a whole host would not fit."""
+
+    proc: str
+    area: str
+    arrays: Arrays
+
+    def made(self) -> Write:
+        """The Write."""
+        return Write(proc=self.proc, area=self.area, pages=self.arrays.pages(), contents=self.arrays.contents())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,6 +211,7 @@ Step: TypeAlias = (
     Spawn
     | Mmap
     | Write
+    | LazyWrite
     | Read
     | Discard
     | Munmap

@@ -4,34 +4,80 @@ It is made once and shared, read-only, by all runs of a sweep. It holds no state
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from ksmbatch.capacity import Size, check
 from ksmbatch.config import Config
-from ksmbatch.contents import ContentTable, intern
+from ksmbatch.contents import INTERN_BYTES, Checksum, ContentTable, intern
 from ksmbatch.errors import InputError
-from ksmbatch.events import ClearFrames, Fork, Mmap, Offline, Spawn, Step, Write
+from ksmbatch.events import ClearFrames, Fork, LazyWrite, Mmap, Offline, Spawn, Step, Write
 from ksmbatch.scenario import load_scenarios
 from ksmbatch.state import NO_MM
-from ksmbatch.workload import Workload, scenario_workload
+from ksmbatch.workload import Lazy, Snapshot, Workload, scenario_workload
 
 MAX_PAGES = 2**30 - 2  # frames are int32, and there are twice as many numbers for frames as pages
 
 
-@dataclass(frozen=True, slots=True)
+class _Arrays(Protocol):
+    """The arrays of a DenseWrite; `events.Arrays` are such."""
+
+    def prepare(self) -> None: ...
+    def pages(self) -> np.ndarray | range: ...
+    def ids(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class DenseWrite:
-    """A Write whose pages are counted from global page `first` (int64[n]) and whose contents are dense ids (int32[n])."""
+    """A Write whose pages are counted from global page `first` and whose contents are dense ids.
+
+    Both arrays may be made when asked for, so take each once.
+    """
 
     proc: str
     area: str
     first: int
-    pages: np.ndarray
-    contents: np.ndarray
+    arrays: _Arrays
+
+    @property
+    def span(self) -> range | None:
+        """The pages, if they are all from one to another, without an array of them."""
+        pages = self.arrays.pages()
+        return pages if isinstance(pages, range) else None
+
+    @property
+    def pages(self) -> np.ndarray:
+        """int64[n], ascending."""
+        pages = self.arrays.pages()
+        return np.arange(pages.start, pages.stop) if isinstance(pages, range) else pages
+
+    @property
+    def contents(self) -> np.ndarray:
+        """int32[n]."""
+        return self.arrays.ids()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """Arrays that are there."""
+
+    _pages: np.ndarray | range
+    _ids: np.ndarray
+
+    def prepare(self) -> None:
+        pass
+
+    def pages(self) -> np.ndarray | range:
+        return self._pages
+
+    def ids(self) -> np.ndarray:
+        return self._ids
 
 
 ReadyStep: TypeAlias = Step | DenseWrite
@@ -49,24 +95,24 @@ class MmLayout:
     end: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """What a machine needs to know of its workload.
 
     `mms`: in the order in which they start, each with its pages behind those of the one before. `snapshots`: (time in ms,
-    steps). `per_scan`: snapshot k happens when k full scans are over, whatever its time. `end_ms`: as in Workload.
-    `needs_frames`: some step asks for frames by number, so that they must be numbered as the kernel does. `first_s`,
-    `later_s`: seconds that it took to make the first snapshot with all else, and the later ones.
+    steps), made when asked for and not kept where they are large. `kinds`: the types of all steps. `per_scan`: snapshot k
+    happens when k full scans are over, whatever its time. `end_ms`: as in Workload. `first_s`, `later_s`: seconds that it
+    took to make the first snapshot with all else, and the later ones, but for what is made when asked for.
     """
 
     name: str
     n_nids: int
     mms: tuple[MmLayout, ...]
     contents: ContentTable
-    snapshots: tuple[tuple[int, tuple[ReadyStep, ...]], ...]
+    snapshots: Sequence[tuple[int, Sequence[ReadyStep]]]
+    kinds: frozenset[type]
     per_scan: bool
     end_ms: int | None
-    needs_frames: bool
     first_s: float
     later_s: float
 
@@ -74,6 +120,42 @@ class Program:
     def n_pages(self) -> int:
         """Virtual pages of all mms that ever live."""
         return self.mms[-1].end if self.mms else 0
+
+    def ahead(self) -> Iterator[tuple[int, Sequence[ReadyStep]]]:
+        """The snapshots in turn, for one run: what one writes is made by a thread while the one before is used."""
+        thread = ThreadPoolExecutor(1, "ksmbatch-writes")
+        try:
+            following = thread.submit(self._prepared, 0)
+            for k in range(1, len(self.snapshots) + 1):
+                snapshot = following.result()
+                if k < len(self.snapshots):
+                    following = thread.submit(self._prepared, k)
+                yield snapshot
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)  # a run that ends early waits for nobody
+
+    def _prepared(self, k: int) -> tuple[int, Sequence[ReadyStep]]:
+        snapshot = self.snapshots[k]
+        for step in snapshot[1] if k else ():  # the first writes all memory, and is made write by write
+            if isinstance(step, DenseWrite):
+                step.arrays.prepare()
+        return snapshot
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether some step asks for frames by number, so that they must be numbered as the kernel does."""
+        return not self.kinds.isdisjoint((Offline, ClearFrames))
+
+    @property
+    def size(self) -> Size:
+        """What its machines take memory for."""
+        return Size(
+            n_pages=self.n_pages,
+            n_nids=self.n_nids,
+            n_contents=self.contents.n,
+            n_dup=self.contents.n_dup,
+            needs_frames=self.needs_frames,
+        )
 
 
 def _lay_out(steps: Iterable[Step]) -> tuple[MmLayout, ...]:
@@ -107,31 +189,73 @@ def _lay_out(steps: Iterable[Step]) -> tuple[MmLayout, ...]:
     return tuple(layouts[name] for name in order)
 
 
-def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.ndarray] | None = None) -> Program:
-    """Lays out the pages of `workload` and interns its contents.
+def compile_workload(workload: Workload, checksum: Checksum | None = None) -> Program:
+    """Lays out the pages of `workload` and numbers its contents, unless it has done that itself.
 
     `checksum`: uint64[n] raw content ids -> uint32[n], where contents shall share checksums; by default all differ.
-    Raises InputError if it is too large.
+    Raises InputError if it is too large, or if a machine that runs it would not fit into the memory of this one.
     """
+    if workload.contents is None or checksum is not None:
+        size = _size_at_start(workload)
+        check(size, making=INTERN_BYTES * size.n_pages)
+        program = _interned(workload, checksum)
+    else:
+        program = _numbered(workload, workload.contents)
+    check(program.size)
+    return program
+
+
+def _numbered(workload: Workload, contents: ContentTable) -> Program:
+    """The program of a workload that knows the ids of its contents; nothing that it writes is made yet."""
+    start_s = time.perf_counter()
+    mms = _lay_out(step for snapshot in workload.snapshots for step in snapshot.steps)
+    areas = {mm.name: mm.areas for mm in mms}
+
+    def ready(step: Step) -> ReadyStep:
+        if not isinstance(step, LazyWrite):
+            return step
+        return DenseWrite(step.proc, step.area, areas[step.proc][step.area][0], step.arrays)
+
+    def snapshot(k: int) -> tuple[int, Sequence[ReadyStep]]:
+        made = workload.snapshots[k]
+        return made.time_ms, tuple(ready(step) for step in made.steps)
+
+    snapshots = Lazy(len(workload.snapshots), snapshot)
+    return Program(
+        name=workload.name,
+        n_nids=workload.nodes,
+        mms=mms,
+        contents=contents,
+        snapshots=snapshots,
+        kinds=frozenset(type(step) for _, steps in snapshots for step in steps),
+        per_scan=workload.per_scan,
+        end_ms=workload.end_ms,
+        first_s=time.perf_counter() - start_s,
+        later_s=0.0,
+    )
+
+
+def _interned(workload: Workload, checksum: Checksum | None) -> Program:
+    """The program of a workload whose contents are known when all that it writes has been made."""
     start_s = time.perf_counter()
     stream = iter(workload.snapshots)
-    first = [(snapshot.time_ms, tuple(snapshot.steps)) for snapshot in islice(stream, 1)]
+    first = [_made(snapshot) for snapshot in islice(stream, 1)]
     later_start_s = time.perf_counter()
-    later = [(snapshot.time_ms, tuple(snapshot.steps)) for snapshot in stream]
+    later = [_made(snapshot) for snapshot in stream]
     later_s = time.perf_counter() - later_start_s
     steps = [step for _, group in first + later for step in group]
     mms = _lay_out(steps)
     written = [step.contents for step in steps if isinstance(step, Write)]
     if any(isinstance(step, Fork) for step in steps):
         written *= 2  # ksmd also meets a frame again that parent and child share, whose content was written once
-    table = intern(written, checksum)
+    interned = intern(written, checksum)
     areas = {mm.name: mm.areas for mm in mms}
 
     def ready(step: Step) -> ReadyStep:
         if not isinstance(step, Write):
             return step
-        base, _ = areas[step.proc][step.area]
-        return DenseWrite(step.proc, step.area, base, step.pages, table.lookup(step.contents))
+        arrays = _Kept(_span(step.pages), interned.lookup(step.contents))
+        return DenseWrite(step.proc, step.area, areas[step.proc][step.area][0], arrays)
 
     ready_first = [(time_ms, tuple(ready(step) for step in group)) for time_ms, group in first]
     later_start_s = time.perf_counter()
@@ -142,14 +266,34 @@ def compile_workload(workload: Workload, checksum: Callable[[np.ndarray], np.nda
         name=workload.name,
         n_nids=workload.nodes,
         mms=mms,
-        contents=table,
-        snapshots=tuple(ready_first + ready_later),
+        contents=interned.table,
+        snapshots=(*ready_first, *ready_later),
+        kinds=frozenset(type(step) for _, group in ready_first + ready_later for step in group),
         per_scan=workload.per_scan,
         end_ms=workload.end_ms,
-        needs_frames=any(isinstance(step, Offline | ClearFrames) for step in steps),
         first_s=end_s - start_s - later_s,
         later_s=later_s,
     )
+
+
+def _size_at_start(workload: Workload) -> Size:
+    """What can be told before anything is written: the pages that are mapped first, and contents if the workload knows them."""
+    start = takewhile(lambda step: isinstance(step, Spawn | Mmap), workload.snapshots[0].steps)
+    n_pages = sum(step.pages for step in start if isinstance(step, Mmap))
+    if workload.contents is None:
+        return Size(n_pages=n_pages, n_nids=workload.nodes)
+    return Size(n_pages=n_pages, n_nids=workload.nodes, n_contents=workload.contents.n, n_dup=workload.contents.n_dup)
+
+
+def _made(snapshot: Snapshot) -> tuple[int, tuple[Step, ...]]:
+    return snapshot.time_ms, tuple(step.made() if isinstance(step, LazyWrite) else step for step in snapshot.steps)
+
+
+def _span(pages: np.ndarray | range) -> np.ndarray | range:
+    """`pages` (ascending) as a range if they are one: 8 bytes per page less."""
+    if isinstance(pages, range) or pages.size == 0 or pages[-1] - pages[0] >= pages.size:
+        return pages
+    return range(int(pages[0]), int(pages[-1]) + 1)
 
 
 def compile_config(config: Config) -> Program:
@@ -163,6 +307,20 @@ def compile_config(config: Config) -> Program:
         if error.where is not None:  # in the trace or scenario, which is named
             raise
         raise config.blame(error) from None
+
+
+def size_at_start(config: Config) -> Size:
+    """What machines for this generator's memory will take memory for, as far as it can be told before the memory is made.
+
+    Raises InputError as `compile_config` does, and so if one would not fit.
+    """
+    try:
+        workload = _memory(config)
+        size = _size_at_start(workload)
+        check(size)
+    except InputError as error:
+        raise config.blame(error) from None
+    return size
 
 
 def _workload(config: Config) -> Workload:

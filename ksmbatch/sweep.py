@@ -8,12 +8,12 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,7 +23,10 @@ from ksmbatch.config import Config, Point, expand
 from ksmbatch.errors import InputError, KsmbatchError
 from ksmbatch.provenance import cores
 from ksmbatch.results import GridRun, ResultsDir, RunTables, label
-from ksmbatch.units import pages_to_mib
+from ksmbatch.units import format_bytes, pages_to_mib
+
+if TYPE_CHECKING:
+    from ksmbatch.capacity import Size
 
 Fraction = Callable[[float], None]
 Simulate = Callable[[Any, Config, Fraction], RunTables]
@@ -47,8 +50,9 @@ def run_sweep(
 ) -> int:
     """Run what is missing of the sweep's grid into `out`, print the tables to `console` and draw the picture.
 
-    `jobs`: threads, by default one per core. `fresh`: run everything again. `prepare` makes the program of a config's
-    workload and `simulate` runs it; by default the engine's. Results do not depend on `jobs`. Progress goes to stderr.
+    `jobs`: threads, by default one per core; fewer, and a line says so, if not so many runs fit into memory. `fresh`: run
+    everything again. `prepare` makes the program of a config's workload and `simulate` runs it; by default the engine's.
+    Results do not depend on `jobs`. Progress goes to stderr.
 
     Returns the exit status: 0, 1 if a run failed (the others' results are kept), 130 after Ctrl-C. Raises InputError for
     bad input, KsmbatchError if results cannot be written.
@@ -63,8 +67,13 @@ def run_sweep(
         resumed = results.look(fresh=fresh)
         missing = {run_id: point for run_id, point in points.items() if run_id not in resumed.kept}
         programs = Programs(prepare or _prepare, [point.config for point in missing.values()])
+        jobs = min(jobs or cores(), max(len(missing), 1))
         if missing:
-            programs.get(next(iter(missing.values())).config)  # bad input shows before anything of the old results goes
+            program = programs.get(
+                next(iter(missing.values())).config
+            )  # bad input shows before anything of the old results goes
+            if simulate is None:
+                jobs = _jobs_that_fit([program.size, *_sizes(programs.distinct)], jobs, told)
         results.begin()
         if resumed.kept:
             told.print(f"{len(resumed.kept)} of {len(points)} runs were finished before")
@@ -72,7 +81,7 @@ def run_sweep(
             told.print(line)
         if missing and simulate is None:
             _compile(told)
-        pool = _Pool(results, programs, simulate or _simulate, min(jobs or cores(), max(len(missing), 1)), told)
+        pool = _Pool(results, programs, simulate or _simulate, jobs, told)
         interrupted = pool.run(missing)
     if interrupted:
         n_kept = len(resumed.kept) + pool.n_finished
@@ -122,12 +131,16 @@ def run_single(
 
 
 class Programs:
-    """Compiled workloads by what makes them, each made once and let go when the last run that needs it has ended."""
+    """Compiled workloads by what makes them, each made once and let go when the last run that needs it has ended.
+
+    `distinct`: of `configs` one for each workload.
+    """
 
     def __init__(self, prepare: Prepare, configs: Sequence[Config]) -> None:
         self._prepare = prepare
         self._lock = threading.Lock()
         self._users = Counter(map(self._key, configs))
+        self.distinct: Final = tuple({self._key(config): config for config in configs}.values())
         self._made: dict[str, Any] = {}
 
     def get(self, config: Config) -> Any:
@@ -291,6 +304,24 @@ def _report(out: Path, console: Console, pool: _Pool) -> None:
         console.print(f"{tables.speed(pool.page_visits, pool.wall_s)}, {pool.jobs} threads", highlight=False, soft_wrap=True)
     picture = plots.save(sweep, out)
     console.print(f"results in {out}, picture in {picture}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _sizes(configs: Sequence[Config]) -> "Iterator[Size]":
+    """What is known without reading a file; raises InputError if one of them does not fit into memory even alone."""
+    from ksmbatch.program import size_at_start
+
+    return (size_at_start(config) for config in configs if config.workload.generator)
+
+
+def _jobs_that_fit(sizes: "Sequence[Size]", jobs: int, told: Console) -> int:
+    """As many of `jobs` as fit into memory if all their runs are as large as the largest of `sizes`."""
+    from ksmbatch import capacity
+
+    largest = max(map(capacity.bytes_needed, sizes))
+    fitting = capacity.jobs_that_fit(largest, jobs)
+    if fitting < jobs:
+        told.print(f"--jobs {fitting}, not {jobs}: a run takes about {format_bytes(largest)} of memory")
+    return fitting
 
 
 def _compile(told: Console) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
+from ksmbatch.contents import ContentTable
 from ksmbatch.events import Step
 from ksmbatch.scenario import Scenario
 
@@ -46,8 +47,9 @@ class Workload:
     """`snapshots` in the order of time, the first at 0, on a host with NUMA nodes 0 to `nodes` - 1.
 
     `per_scan`: no clock drives; snapshot k comes the moment that full scan number k is complete, and times mean nothing.
-    `end_ms`: when it is over by its own clock; None where that does not say. Snapshots and steps may be made when asked for,
-    the same every time, so take each once if you can.
+    `end_ms`: when it is over by its own clock; None where that does not say. `contents`: all that it ever writes, where it can
+    tell without being looked through; all its writes are LazyWrites then, and nothing forks. Snapshots and steps may be made
+    when asked for, the same every time, so take each once if you can.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Workload:
     snapshots: Sequence[Snapshot]
     per_scan: bool = False
     end_ms: int | None = None
+    contents: ContentTable | None = None
 
 
 def scenario_workload(scenario: Scenario) -> Workload:

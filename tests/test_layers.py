@@ -18,7 +18,7 @@ LAYERS = (
     ("topology", "events", "metrics"),
     ("steps", "scenario", "workload", "traces", "generators", "contents", "cost"),
     ("configfile", "faults", "sections", "config"),
-    ("state", "vmas", "sysfs", "stateview", "invariants", "program"),
+    ("state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
     ("pagetables", "conformance"),
     ("recordings",),
     ("accel",),
@@ -133,7 +133,7 @@ def test_the_configuration_does_not_know_the_state() -> None:
     assert not parts_imported(PACKAGE / "config.py") & {"state", "accel", "kernels", "engine"}
 
 
-@pytest.mark.parametrize("name", ["steps", "scenario", "events", "contents", "workload"])
+@pytest.mark.parametrize("name", ["steps", "scenario", "events", "contents", "workload", "capacity"])
 def test_the_event_vocabulary_needs_nothing_but_numpy(name: str) -> None:
     heavy = {"pyarrow", "pandas", "pydantic", "numba", "rich", "typer", "matplotlib"}
     assert not {name.split(".")[0] for name in imports_of(PACKAGE / f"{name}.py")} & heavy

@@ -3,23 +3,24 @@
 It has no hot and cold pages and no locality: every page is as likely to be shared or rewritten as any other.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from threading import Lock
 from typing import Final
 
 import numpy as np
 
 from ksmbatch.errors import InputError
-from ksmbatch.events import Mmap, Spawn, Step, Write
+from ksmbatch.events import LazyWrite, Mmap, Spawn, Step
 from ksmbatch.generators.base import Generator, share, whole_number
-from ksmbatch.generators.rng import Permutation, Scramble, key, uniform
+from ksmbatch.generators.ordering import Names, Ordering
+from ksmbatch.generators.rng import Permutation, ascending, chunks, key, uniform
 from ksmbatch.topology import Binding, place
 from ksmbatch.workload import Lazy, Snapshot, Workload
 
 AREA: Final = "memory"
 MAX_PAGES: Final = 2**30  # pages are int32, and frames need twice as many numbers
-_PLACES, _SIZES, _CONTENTS, _REWRITTEN, _PICKED = range(5)  # streams of randomness
+_PLACES, _SIZES, _HALVES, _REWRITTEN, _PICKED = range(5)  # streams of randomness
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,93 +73,168 @@ class MixParameters:
 class Mix:
     """What each page of a `mix` holds, and what is written to which page when. Pages of all mms are numbered through.
 
-    Contents are numbered too: 0 the zeros, then the groups, the unique pages, and what rewriting brings. The raw content id
-    is that number scrambled, so that the order of contents has nothing to do with the order of pages.
+    `scans`: full scans after which something is rewritten. In a random order of all pages the zeros come first, then group
+    after group, then the unique ones: so the number of a content has nothing to do with the place of its page.
     """
 
-    def __init__(self, parameters: MixParameters, seed: int) -> None:
-        self._parameters = parameters
-        self._seed = seed
+    def __init__(self, parameters: MixParameters, seed: int, scans: int = 0) -> None:
         n_pages = parameters.n_pages
+        self.parameters: Final = parameters
+        self._seed = seed
         self._n_zero = round(parameters.zero * n_pages)
-        sizes = self._group_sizes(min(round(parameters.duplicated * n_pages), n_pages - self._n_zero))
-        self._group_at = np.repeat(np.arange(1, sizes.size + 1, dtype=np.uint32), sizes)
-        self._n_shared = self._n_zero + self._group_at.size
-        self._n_first = 1 + sizes.size + n_pages - self._n_shared  # contents before anything is rewritten
-        self._n_rewritten = round(parameters.rewritten_per_scan * n_pages)
-        self._n_fresh = (self._n_rewritten + 1) // 2
+        self._sizes = self._group_sizes(min(round(parameters.duplicated * n_pages), n_pages - self._n_zero))
+        self._n_shared = self._n_zero + int(self._sizes.sum())
+        self.n_rewritten: Final = round(parameters.rewritten_per_scan * n_pages)
+        self.n_fresh: Final = (self.n_rewritten + 1) // 2
         self._place = Permutation(n_pages, key(seed, _PLACES))
-        self._raw = Scramble(self._n_first, key(seed, _CONTENTS))
-
-    def contents(self, mm: int) -> np.ndarray:
-        """Raw content ids of the pages of `mm` at the start, uint64[pages_per_mm]."""
-        first = mm * self._parameters.pages_per_mm
-        return self._raw(self._first_contents(np.arange(first, first + self._parameters.pages_per_mm, dtype=np.uint64)))
-
-    def rewrites(self, scan: int) -> list[Write]:
-        """The writes between full scan number `scan` (from 1 on) and the next, mm after mm, no page twice."""
-        pages = Permutation(self._parameters.n_pages, key(self._seed, _REWRITTEN, scan))(
-            np.arange(self._n_rewritten, dtype=np.uint64)
+        self._lock = Lock()
+        self._groups: np.ndarray | None = None
+        self.ordering: Final = Ordering(
+            groups=self._sizes.size, uniques=n_pages - self._n_shared, fresh=self.n_fresh, scans=scans
         )
-        fresh = self._n_first + (scan - 1) * self._n_fresh + np.arange(self._n_fresh, dtype=np.uint64)
-        contents = self._raw(np.concatenate([fresh, self._pick_shared(scan, self._n_rewritten - self._n_fresh)]))
-        names = [name_of(mm) for mm in range(self._parameters.mms)]
-        return writes_by_mm(names, self._parameters.pages_per_mm, pages, contents)
+
+    @property
+    def only_groups_are_shared(self) -> bool:
+        """Whether nothing that one page held is ever written to another, but for zeros and the contents of groups."""
+        return bool(self._n_shared or not self.n_rewritten)
+
+    def first(self, mm: int, names: Names) -> np.ndarray:
+        """Contents of the pages of `mm` at the start by their `names`, [pages_per_mm]."""
+        first = mm * self.parameters.pages_per_mm
+        return self._contents(np.arange(first, first + self.parameters.pages_per_mm, dtype=np.uint32), names)
+
+    def rewritten(self, scan: int) -> np.ndarray:
+        """The pages rewritten between full scan number `scan` (from 1 on) and the next, int64[n_rewritten], ascending."""
+        return ascending(key(self._seed, _REWRITTEN, scan), self.n_rewritten, self.parameters.n_pages)
+
+    def rewrites(self, scan: int, names: Names) -> np.ndarray:
+        """What these pages then hold, by its `names`, [n_rewritten]."""
+        order = Permutation(max(self.n_rewritten, 1), key(self._seed, _HALVES, scan))
+        turn = order(np.arange(self.n_rewritten, dtype=np.uint32))
+        contents = np.empty(turn.size, names.dtype)
+        for part in chunks(turn.size):
+            is_fresh = turn[part] < self.n_fresh
+            here, there = np.flatnonzero(is_fresh), np.flatnonzero(~is_fresh)
+            contents[part][here] = names.fresh(scan, turn[part][here])
+            contents[part][there] = self._picked(scan, turn[part][there] - np.uint32(self.n_fresh), names)
+        return contents
 
     def _group_sizes(self, n_duplicated: int) -> np.ndarray:
         """Sizes of the groups, int64[groups], together at most `n_duplicated` and more than that less the least size."""
-        least, greatest = self._parameters.group
-        counters = np.arange(n_duplicated // least + 1, dtype=np.uint64)
-        sizes = least + uniform(key(self._seed, _SIZES), counters, greatest - least + 1)
-        ends = sizes.cumsum()
-        sizes = sizes[: ends.searchsorted(n_duplicated, side="right")]
-        rest = n_duplicated - int(sizes.sum())
-        return np.append(sizes, rest) if rest >= least else sizes
+        least, greatest = self.parameters.group
+        drawn, left = [np.empty(0, np.int64)], n_duplicated
+        for part in chunks(n_duplicated // least + 1):
+            sizes = uniform(key(self._seed, _SIZES), np.arange(part.start, part.stop, dtype=np.uint64), greatest - least + 1)
+            sizes += least
+            sizes = sizes[: sizes.cumsum().searchsorted(left, side="right")]
+            drawn.append(sizes)
+            left -= int(sizes.sum())
+            if sizes.size < part.stop - part.start:
+                break
+        return np.append(np.concatenate(drawn), [left] if left >= least else np.empty(0, np.int64))
 
-    def _first_contents(self, pages: np.ndarray) -> np.ndarray:
-        """Content numbers of `pages` (uint64[n]) at the start, uint64[n]."""
+    def _group_at(self, place: np.ndarray) -> np.ndarray:
+        """Groups, from 1 on, of the duplicated pages number `place` ([n], any integers), uint32[n]."""
+        with self._lock:
+            if self._groups is None:  # 4 bytes per duplicated page: not before somebody needs them
+                self._groups = np.repeat(np.arange(1, self._sizes.size + 1, dtype=np.uint32), self._sizes)
+        groups: np.ndarray = self._groups[place]
+        return groups
+
+    def _contents(self, pages: np.ndarray, names: Names) -> np.ndarray:
+        """Contents of `pages` (uint32[n]) at the start."""
         place = self._place(pages)
-        shared = np.flatnonzero(place < self._n_shared)
-        contents = (place.view(np.int64) + (self._n_first - self._parameters.n_pages)).view(np.uint64)
-        contents[shared] = self._shared_contents(place[shared])
+        contents = np.empty(place.size, names.dtype)
+        for part in chunks(place.size):
+            here = place[part]
+            shared = np.flatnonzero(here < self._n_shared)
+            contents[part] = names.uniques(here - np.uint32(self._n_shared))  # those of shared pages mean nothing
+            contents[part][shared] = names.groups(self._shared(here[shared]))
         return contents
 
-    def _shared_contents(self, place: np.ndarray) -> np.ndarray:
-        """Content numbers of the zero and duplicated pages at `place` (uint64[n], each below n_shared), uint64[n]."""
-        contents = np.zeros(place.size, np.uint64)
+    def _shared(self, place: np.ndarray) -> np.ndarray:
+        """Groups of the zero (0) and duplicated pages at `place` (uint32[n], each below n_shared), uint32[n]."""
+        groups = np.zeros(place.size, np.uint32)
         grouped = np.flatnonzero(place >= self._n_zero)
-        contents[grouped] = self._group_at[place[grouped].view(np.int64) - self._n_zero]
-        return contents
+        groups[grouped] = self._group_at(place[grouped] - np.uint32(self._n_zero))
+        return groups
 
-    def _pick_shared(self, scan: int, n: int) -> np.ndarray:
-        stream, counters = key(self._seed, _PICKED, scan), np.arange(n, dtype=np.uint64)
-        contents: np.ndarray
-        if self._group_at.size:
-            contents = self._group_at[uniform(stream, counters, self._group_at.size)].astype(np.uint64)
-            return contents
+    def _picked(self, scan: int, number: np.ndarray, names: Names) -> np.ndarray:
+        """Contents that others hold, one for each of `number` (uint32[n])."""
+        stream, counters = key(self._seed, _PICKED, scan), number.astype(np.uint64)
+        if self._sizes.size:
+            return names.groups(self._group_at(uniform(stream, counters, self._n_shared - self._n_zero)))
         if self._n_zero:
-            return np.zeros(n, np.uint64)
-        return self._first_contents(uniform(stream, counters, self._parameters.n_pages).view(np.uint64))
+            return names.groups(np.zeros(number.size, np.uint32))
+        return self._contents(uniform(stream, counters, self.parameters.n_pages).astype(np.uint32), names)
 
 
-def writes_by_mm(names: Sequence[str], pages_per_mm: int, pages: np.ndarray, contents: np.ndarray) -> list[Write]:
-    """One Write per mm that any of `pages` is in, page numbers ascending.
+class _First:
+    """Arrays of the first write to an mm."""
 
-    `pages`: uint64[n], all different, in any order; those of mm k begin with k * `pages_per_mm`. `contents`: uint64[n].
-    """
-    order = pages.argsort()
-    pages, contents = pages[order], contents[order]
-    edges = pages.searchsorted(np.arange(len(names) + 1, dtype=np.uint64) * np.uint64(pages_per_mm))
-    return [
-        Write(
-            proc=names[mm],
-            area=AREA,
-            pages=pages[first:stop].astype(np.int64) - mm * pages_per_mm,
-            contents=contents[first:stop],
-        )
-        for mm, (first, stop) in enumerate(pairwise(edges))
-        if first < stop
-    ]
+    def __init__(self, mix: Mix, mm: int) -> None:
+        self._mix = mix
+        self._mm = mm
+
+    def prepare(self) -> None:
+        pass
+
+    def pages(self) -> range:
+        return range(self._mix.parameters.pages_per_mm)
+
+    def contents(self) -> np.ndarray:
+        return self._mix.first(self._mm, self._mix.ordering.raws)
+
+    def ids(self) -> np.ndarray:
+        return self._mix.first(self._mm, self._mix.ordering.ids)
+
+
+class _Rewriting:
+    """What is rewritten after a full scan, in all mms; made once, and gone when the last write that points here is."""
+
+    def __init__(self, mix: Mix, scan: int) -> None:
+        self.mix: Final = mix
+        self._scan = scan
+
+    @cached_property
+    def pages(self) -> np.ndarray:
+        return self.mix.rewritten(self._scan)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        parameters = self.mix.parameters
+        return self.pages.searchsorted(np.arange(parameters.mms + 1) * parameters.pages_per_mm)
+
+    @cached_property
+    def contents(self) -> np.ndarray:
+        return self.mix.rewrites(self._scan, self.mix.ordering.raws)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return self.mix.rewrites(self._scan, self.mix.ordering.ids)
+
+
+class _Rewritten:
+    """Arrays of the writes to an mm after a full scan."""
+
+    def __init__(self, rewriting: _Rewriting, mm: int) -> None:
+        self._all = rewriting
+        self._mm = mm
+
+    def prepare(self) -> None:
+        _ = self._all.ends, self._all.ids
+
+    def _part(self) -> slice:
+        return slice(self._all.ends[self._mm], self._all.ends[self._mm + 1])
+
+    def pages(self) -> np.ndarray:
+        return self._all.pages[self._part()] - self._mm * self._all.mix.parameters.pages_per_mm
+
+    def contents(self) -> np.ndarray:
+        return self._all.contents[self._part()]
+
+    def ids(self) -> np.ndarray:
+        return self._all.ids[self._part()]
 
 
 def name_of(mm: int) -> str:
@@ -167,23 +243,27 @@ def name_of(mm: int) -> str:
 
 
 def _build(parameters: MixParameters, *, nodes: int, binding: Binding, seed: int, full_scans: int) -> Workload:
-    mix = Mix(parameters, seed)
+    n_snapshots = full_scans if parameters.rewritten_per_scan else 1
+    mix = Mix(parameters, seed, scans=n_snapshots - 1)
     names = [name_of(mm) for mm in range(parameters.mms)]
     start: list[Step] = []
     for name, nid in zip(names, place(names, binding, nodes), strict=True):
         start += [Spawn(proc=name, cpu_node=nid), Mmap(proc=name, area=AREA, pages=parameters.pages_per_mm, node=nid)]
-
-    def first_step(k: int) -> Step:
-        if k < len(start):
-            return start[k]
-        mm = k - len(start)
-        return Write(proc=names[mm], area=AREA, pages=np.arange(parameters.pages_per_mm), contents=mix.contents(mm))
+    start += [LazyWrite(proc=name, area=AREA, arrays=_First(mix, mm)) for mm, name in enumerate(names)]
 
     def snapshot(scan: int) -> Snapshot:
-        return Snapshot(time_ms=0, steps=mix.rewrites(scan) if scan else Lazy(len(start) + len(names), first_step))
+        if scan == 0:
+            return Snapshot(time_ms=0, steps=start)
+        rewriting = _Rewriting(mix, scan)
+        writes = [LazyWrite(proc=name, area=AREA, arrays=_Rewritten(rewriting, mm)) for mm, name in enumerate(names)]
+        return Snapshot(time_ms=0, steps=writes)
 
     return Workload(
-        name="mix", nodes=nodes, snapshots=Lazy(full_scans if parameters.rewritten_per_scan else 1, snapshot), per_scan=True
+        name="mix",
+        nodes=nodes,
+        snapshots=Lazy(n_snapshots, snapshot),
+        per_scan=True,
+        contents=mix.ordering.table() if mix.only_groups_are_shared else None,
     )
 
 

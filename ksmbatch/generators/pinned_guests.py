@@ -4,6 +4,7 @@ Guests differ in what is not of the image. They do not grow, and no guest is lar
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ksmbatch.errors import InputError
 from ksmbatch.events import Mmap, Spawn, Step, Write
 from ksmbatch.generators.base import Generator, share, whole_number, yes_or_no
-from ksmbatch.generators.mix import AREA, MAX_PAGES, writes_by_mm
+from ksmbatch.generators.mix import AREA, MAX_PAGES
 from ksmbatch.generators.rng import Permutation, Scramble, key
 from ksmbatch.topology import MAX_NODES, Binding, place
 from ksmbatch.workload import Lazy, Snapshot, Workload
@@ -79,7 +80,19 @@ class PinnedGuests:
         numbers = np.arange(self._n_rewritten, dtype=np.uint64)
         pages = Permutation(self._n_all, key(self._seed, _REWRITTEN, scan))(numbers)
         contents = self._raw(numbers + np.uint64(self._n_first + (scan - 1) * self._n_rewritten))
-        return writes_by_mm(self.names, self._parameters.pages_per_guest, pages, contents)
+        return self._by_guest(pages, contents)
+
+    def _by_guest(self, pages: np.ndarray, contents: np.ndarray) -> list[Write]:
+        """A Write for every guest that any of `pages` (uint64[n], all different, in any order) is in."""
+        n_pages = self._parameters.pages_per_guest
+        order = pages.argsort()
+        pages, contents = pages[order].view(np.int64), contents[order]
+        edges = pages.searchsorted(np.arange(len(self.names) + 1) * n_pages)
+        return [
+            Write(proc=self.names[guest], area=AREA, pages=pages[first:stop] - guest * n_pages, contents=contents[first:stop])
+            for guest, (first, stop) in enumerate(pairwise(edges))
+            if first < stop
+        ]
 
 
 def _build(parameters: PinnedGuestsParameters, *, nodes: int, binding: Binding, seed: int, full_scans: int) -> Workload:
@@ -95,7 +108,7 @@ def _build(parameters: PinnedGuestsParameters, *, nodes: int, binding: Binding, 
         if k < len(start):
             return start[k]
         guest = k - len(start)
-        return Write(proc=names[guest], area=AREA, pages=np.arange(n_pages), contents=guests.contents(guest))
+        return Write(proc=names[guest], area=AREA, pages=range(n_pages), contents=guests.contents(guest))
 
     def snapshot(scan: int) -> Snapshot:
         return Snapshot(time_ms=0, steps=guests.rewrites(scan) if scan else Lazy(len(start) + len(names), first_step))

@@ -13,8 +13,8 @@ from small_moves import MOVES
 
 from ksmbatch import generators
 from ksmbatch.errors import InputError
+from ksmbatch.events import LazyWrite, Mmap, Spawn, Step, Write
 from ksmbatch.generators import GENERATORS, Generator
-from ksmbatch.scenario import Mmap, Spawn, Write
 from ksmbatch.workload import Workload
 
 MIX = {"mms": 3, "pages_per_mm": 200, "zero": 0.1, "duplicated": 0.3, "group": [2, 9], "rewritten_per_scan": 0.1}
@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mix": MIX,
     "pinned-guests": {"pages_per_guest": 200, "zero": 0.1, "shuffled": True, "rewritten_per_scan": 0.1},
 } | {name: MIX | {"move": move} for name, move in MOVES.items()}
-HELPERS = {"base", "moments", "moved_mix", "moves", "rng"}
+HELPERS = {"base", "moments", "moved_mix", "moves", "ordering", "rng"}
 
 
 @pytest.fixture(params=list(GENERATORS))
@@ -36,14 +36,18 @@ def build(generator: Generator, seed: int = 1, binding: Any = None, full_scans: 
     return generator.build(parameters, nodes=2, binding=binding, seed=seed, full_scans=full_scans)
 
 
+def made(step: Step) -> Step:
+    return step.made() if isinstance(step, LazyWrite) else step
+
+
 def events(workload: Workload) -> list[tuple[Any, ...]]:
     """All events, arrays turned into bytes, so that they compare."""
     return [
-        (number, step.proc, step.area, step.pages.tobytes(), step.contents.tobytes())
+        (number, step.proc, step.area, np.array(step.pages).tobytes(), step.contents.tobytes())
         if isinstance(step, Write)
         else (number, step)
         for number, snapshot in enumerate(workload.snapshots)
-        for step in snapshot.steps
+        for step in map(made, snapshot.steps)
     ]
 
 
@@ -107,7 +111,7 @@ def test_all_mms_start_before_anything_is_written_and_every_write_stays_in_its_a
     started: list[str] = []
     n_writes = 0
     for snapshot in workload.snapshots:
-        for step in snapshot.steps:
+        for step in map(made, snapshot.steps):
             if isinstance(step, Spawn):
                 assert n_writes == 0
                 started.append(step.proc)
@@ -117,11 +121,12 @@ def test_all_mms_start_before_anything_is_written_and_every_write_stays_in_its_a
             else:
                 assert isinstance(step, Write)
                 n_writes += 1
-                assert step.pages.dtype == np.int64
+                pages = np.array(step.pages)
+                assert pages.dtype == np.int64
                 assert step.contents.dtype == np.uint64
-                assert step.pages.shape == step.contents.shape
-                assert (np.diff(step.pages) > 0).all()
-                assert 0 <= step.pages[0] <= step.pages[-1] < sizes[step.proc, step.area]
+                assert pages.shape == step.contents.shape
+                assert (np.diff(pages) > 0).all()
+                assert 0 <= pages[0] <= pages[-1] < sizes[step.proc, step.area]
                 assert step.contents.max() < 2**62
     assert len(set(started)) == len(started) == len(sizes)
     assert n_writes > len(started)

@@ -13,6 +13,7 @@ from small_moves import HOST, MOVES
 from ksmbatch.errors import InputError
 from ksmbatch.events import (
     ClearFrames,
+    LazyWrite,
     Migrate,
     Mmap,
     Offline,
@@ -65,9 +66,11 @@ def laid(mover: Mover, workload: Workload) -> Workload:
 
 def document(step: Step) -> dict[str, Any]:
     """The step as the scenario language has it."""
+    if isinstance(step, LazyWrite):
+        step = step.made()
     if isinstance(step, Write):
         contents: list[int | None] = [None] * (int(step.pages[-1]) + 1)
-        for page, content in zip(step.pages.tolist(), step.contents.tolist(), strict=True):
+        for page, content in zip(step.pages, step.contents.tolist(), strict=True):
             contents[page] = content
         return {"op": "write", "proc": step.proc, "area": step.area, "contents": contents}
     if isinstance(step, ClearFrames):

@@ -1,5 +1,7 @@
 """Does `mix` make the memory that its parameters name, and is its randomness a function of seed and place alone?"""
 
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmbatch.contents import intern
 from ksmbatch.errors import InputError
+from ksmbatch.events import LazyWrite, Mmap, Spawn, Write
 from ksmbatch.generators import GENERATORS, find_generator, generator_keys
 from ksmbatch.generators.mix import Mix, MixParameters
-from ksmbatch.generators.rng import Permutation, key, uniform
-from ksmbatch.scenario import Mmap, Spawn, Write
+from ksmbatch.generators.rng import Permutation, ascending, key, uniform
 from ksmbatch.workload import Workload
 
 SMALL = {"mms": 4, "pages_per_mm": 5000, "zero": 0.1, "duplicated": 0.2, "rewritten_per_scan": 0.01}
@@ -30,12 +31,18 @@ def build(seed: int = 1, full_scans: int = 5, binding: Any = None, **given: Any)
 
 
 def contents(parameters: MixParameters, seed: int = 1) -> np.ndarray:
-    made = Mix(parameters, seed)
-    return np.stack([made.contents(mm) for mm in range(parameters.mms)])
+    mix = Mix(parameters, seed)
+    return np.stack([mix.first(mm, mix.ordering.raws) for mm in range(parameters.mms)])
+
+
+def rewritten(parameters: MixParameters, scan: int, seed: int = 1) -> np.ndarray:
+    """What is written after full scan number `scan`."""
+    mix = Mix(parameters, seed)
+    return mix.rewrites(scan, mix.ordering.raws)
 
 
 def writes(workload: Workload, snapshot: int) -> Iterator[Write]:
-    return (step for step in workload.snapshots[snapshot].steps if isinstance(step, Write))
+    return (step.made() for step in workload.snapshots[snapshot].steps if isinstance(step, LazyWrite))
 
 
 # ---- shares
@@ -86,11 +93,6 @@ def test_the_order_of_contents_has_nothing_to_do_with_the_order_of_pages() -> No
     assert abs(np.corrcoef(made[1:], made[:-1])[0, 1]) < 0.02
 
 
-def test_raw_ids_are_dense_so_that_interning_them_is_fast() -> None:
-    made = contents(mix(**SMALL)).ravel()
-    assert intern([made])._dense is not None
-
-
 # ---- rewriting
 
 
@@ -99,9 +101,8 @@ def test_half_of_what_is_rewritten_is_new_and_half_is_shared() -> None:
     raw, count = np.unique(contents(parameters), return_counts=True)
     shared = set(raw[(count > 1) & (raw > 0)].tolist())
     seen = set(raw.tolist())
-    made = Mix(parameters, 1)
     for scan in (1, 2, 3):
-        written = np.concatenate([write.contents for write in made.rewrites(scan)]).tolist()
+        written = rewritten(parameters, scan).tolist()
         assert len(written) == 200
         fresh = [content for content in written if content not in seen]
         assert len(set(fresh)) == len(fresh) == 100
@@ -111,39 +112,46 @@ def test_half_of_what_is_rewritten_is_new_and_half_is_shared() -> None:
 
 def test_rewritten_pages_are_ascending_and_no_page_is_written_twice() -> None:
     pages = []
-    for write in Mix(mix(**SMALL), 1).rewrites(1):
+    for write in writes(build(**SMALL), 1):
         assert (np.diff(write.pages) > 0).all()
-        assert 0 <= write.pages.min() <= write.pages.max() < 5000
-        pages += [(write.proc, page) for page in write.pages.tolist()]
+        assert 0 <= min(write.pages) <= max(write.pages) < 5000
+        assert write.contents.shape == (len(write.pages),)
+        pages += [(write.proc, int(page)) for page in write.pages]
     assert len(set(pages)) == 200
     assert {proc for proc, _ in pages} == {"mm0", "mm1", "mm2", "mm3"}
 
 
 def test_other_pages_are_rewritten_in_every_scan() -> None:
-    made = Mix(mix(**SMALL), 1)
-    first, second = ({(write.proc, page) for write in made.rewrites(scan) for page in write.pages.tolist()} for scan in (1, 2))
+    first, second = (set(Mix(mix(**SMALL), 1).rewritten(scan).tolist()) for scan in (1, 2))
+    assert len(first) == len(second) == 200
     assert len(first & second) < 20
 
 
+def test_which_half_is_new_has_nothing_to_do_with_the_place_of_a_page() -> None:
+    parameters = mix(**SMALL | {"rewritten_per_scan": 0.5})
+    is_new = ~np.isin(rewritten(parameters, 1), contents(parameters))
+    assert is_new.sum() == 5000
+    assert abs(is_new[:5000].sum() - 2500) < 150
+    assert abs((is_new[1:] & is_new[:-1]).sum() - 2500) < 150
+
+
 def test_without_groups_the_shared_half_is_zeros_and_without_zeros_what_others_hold() -> None:
-    zeros = np.concatenate([write.contents for write in Mix(mix(**SMALL | {"duplicated": 0.0}), 1).rewrites(1)])
-    assert (zeros == 0).sum() == 100
+    assert (rewritten(mix(**SMALL | {"duplicated": 0.0}), 1) == 0).sum() == 100
     parameters = mix(**SMALL | {"duplicated": 0.0, "zero": 0.0})
-    others = np.concatenate([write.contents for write in Mix(parameters, 1).rewrites(1)])
-    assert np.isin(others, contents(parameters)).sum() == 100
+    assert np.isin(rewritten(parameters, 1), contents(parameters)).sum() == 100
 
 
 def test_new_contents_stay_new_however_long_the_run_is() -> None:
-    made = Mix(mix(mms=1, pages_per_mm=100, rewritten_per_scan=1.0), 3)
-    fresh = np.concatenate([write.contents for scan in range(1, 50) for write in made.rewrites(scan)])
+    parameters = mix(mms=1, pages_per_mm=100, rewritten_per_scan=1.0)
+    fresh = np.concatenate([rewritten(parameters, scan, 3) for scan in range(1, 50)])
     raw, count = np.unique(np.concatenate([fresh, contents(mix(mms=1, pages_per_mm=100), 3).ravel()]), return_counts=True)
     assert (count == 1).sum() >= 49 * 50
     assert raw.max() < 2**62
 
 
 def test_everything_may_be_rewritten() -> None:
-    rewritten = Mix(mix(mms=2, pages_per_mm=10, rewritten_per_scan=1.0), 1).rewrites(1)
-    assert [write.pages.tolist() for write in rewritten] == [list(range(10))] * 2
+    workload = build(mms=2, pages_per_mm=10, rewritten_per_scan=1.0)
+    assert [list(write.pages) for write in writes(workload, 1)] == [list(range(10))] * 2
 
 
 # ---- the workload
@@ -175,6 +183,27 @@ def test_a_longer_run_begins_as_a_shorter_one_does() -> None:
             assert one.proc == other.proc
             assert np.array_equal(one.pages, other.pages)
             assert np.array_equal(one.contents, other.contents)
+
+
+def test_all_memory_is_written_without_a_list_of_its_pages_and_no_array_is_made_before_it_is_asked_for() -> None:
+    tracemalloc.start()
+    workload = build(full_scans=10, mms=4, pages_per_mm=250_000, duplicated=0.5, rewritten_per_scan=0.1)
+    snapshots = [list(snapshot.steps) for snapshot in workload.snapshots]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000
+    pages = [step.arrays.pages() for step in snapshots[0] if isinstance(step, LazyWrite)]
+    assert pages == [range(250_000)] * 4
+
+
+def test_what_was_written_after_a_scan_is_forgotten_with_its_snapshot() -> None:
+    workload = build(**SMALL)
+    steps = [step for step in workload.snapshots[1].steps if isinstance(step, LazyWrite)]
+    made = [weakref.ref(step.arrays.ids().base) for step in steps]
+    assert len({id(array()) for array in made}) == 1  # one for all mms
+    assert made[0]() is not None
+    del steps
+    assert made[0]() is None
 
 
 # ---- parameters
@@ -250,6 +279,37 @@ def test_a_permutation_leaves_no_order(n: int) -> None:
     numbers = np.arange(n, dtype=np.uint64)
     correlations = [np.corrcoef(numbers, Permutation(n, stream)(numbers))[0, 1] for stream in range(40)]
     assert np.abs(correlations).mean() < 2 / np.sqrt(n)
+
+
+@given(st.integers(min_value=1, max_value=2**32), st.integers(min_value=0, max_value=2**64 - 1))
+def test_a_permutation_of_short_words_is_that_of_long_ones(n: int, stream: int) -> None:
+    numbers = uniform(1, np.arange(50, dtype=np.uint64), n).astype(np.uint64)
+    places = Permutation(n, stream)(numbers.astype(np.uint32))
+    assert places.dtype == np.uint32
+    assert places.tolist() == Permutation(n, stream)(numbers).tolist()
+
+
+@given(st.integers(min_value=1, max_value=3000), st.integers(min_value=0, max_value=2**64 - 1), st.data())
+def test_ascending_numbers_are_as_many_as_asked_for(below: int, stream: int, data: st.DataObject) -> None:
+    n = data.draw(st.integers(min_value=0, max_value=below))
+    numbers = ascending(stream, n, below)
+    assert numbers.shape == (n,)
+    assert (np.diff(numbers) > 0).all()
+    assert n == 0 or (numbers[0] >= 0 and numbers[-1] < below)
+
+
+@pytest.mark.parametrize(("n", "below"), [(1, 7), (3, 10), (9, 10), (2, 60)])
+def test_among_ascending_numbers_every_number_is_as_likely_as_any_other(n: int, below: int) -> None:
+    times = 4000
+    often = np.bincount(np.concatenate([ascending(key(stream), n, below) for stream in range(times)]), minlength=below)
+    expected = times * n / below
+    assert np.abs(often - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_gaps_between_ascending_numbers_are_those_of_chance() -> None:
+    gaps = np.diff(ascending(3, 50_000, 5_000_000))
+    for share in (0.1, 0.5, 0.9, 0.99):  # of a geometric distribution
+        assert np.quantile(gaps, share) == pytest.approx(-100 * np.log(1 - share), rel=0.1, abs=2)
 
 
 def test_zero_stays_zero_in_a_power_of_two() -> None:
