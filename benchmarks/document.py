@@ -6,7 +6,7 @@ A part stands between `<!-- NAME -->` and `<!-- end of NAME -->`. It writes no o
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 DOCUMENT, KEPT = DOCS / "performance.md", DOCS / "performance.json"
 
 
-def keep(machine: Mapping[str, Any], rows: Iterable[Row]) -> None:
-    """Puts rows into KEPT in the place of those of the same name. Those of another machine or source go: a table has one."""
+def keep(machine: Mapping[str, Any], rows: Iterable[Row], order: Sequence[str]) -> None:
+    """Puts rows into KEPT in the place of those of the same name, which stand in `order`. Those of another machine or source
+    go: a table has one."""
     rows = list(rows)
     names = {row.name for row in rows}
     before, kept = decode(KEPT.read_text()) if KEPT.exists() else ({}, [])
     if {**before, "day": None} != {**machine, "day": None}:
         kept = []
-    KEPT.write_text(encode(machine, [*(row for row in kept if row.name not in names), *rows]))
+    rows += [row for row in kept if row.name not in names]
+    KEPT.write_text(encode(machine, sorted(rows, key=lambda row: order.index(row.name))))
 
 
 def parts() -> dict[str, str]:

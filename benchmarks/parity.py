@@ -15,7 +15,7 @@ from ksmbatch.engine import RunResult, simulate
 from ksmbatch.machine import Machine
 from ksmbatch.program import Program
 
-APART = {"exact_visits"}  # how a result came about, not what it is
+APART = frozenset({"exact_visits"})  # how a result came about, not what it is
 
 
 class UnequalError(Exception):
@@ -28,12 +28,12 @@ def walking(program: Program, config: Config) -> RunResult:
         return simulate(program, config)
 
 
-def differences(one: RunResult, other: RunResult) -> list[str]:
-    """Names of what two runs do not have in common, at any sample."""
+def differences(one: RunResult, other: RunResult, apart: frozenset[str] = APART) -> list[str]:
+    """Names of what two runs do not have in common, at any sample; without those in `apart`."""
     tables = [(one.samples, other.samples), (one.nodes, other.nodes)]
     found = {name for mine, yours in tables for name in mine if not np.array_equal(mine[name], yours[name])}
     found |= {name for name in one.last if one.last[name] != other.last[name]}
-    return sorted(found - APART)
+    return sorted(found - apart)
 
 
 def check(what: str, program: Program, config: Config) -> None:

@@ -24,7 +24,7 @@ def rows(size: Size) -> Iterator[Row]:
     import interning
 
     try:
-        measured = interning.rows(min(PAGES, size.pages), size.repeat)
+        measured = interning.rows(min(PAGES, size.pages), size.repeat if size.quick else max(size.repeat, 9))
     except AssertionError as error:
         raise UnequalError(f"hashing or interning: {error}") from None
     for row in measured:

@@ -80,7 +80,7 @@ def main() -> None:
             results = run(points, options.jobs)
             seconds[mode].append(time.perf_counter() - start_s)
             reference = reference or results
-            if any(map(differences, reference, results)):
+            if any(differences(*both, apart=frozenset()) for both in zip(reference, results, strict=True)):
                 raise SystemExit(f"{mode}: other results than one after another")
     visits = sum(result.last["page_visits"] for result in reference or [])
     say = Console(highlight=False, soft_wrap=True).print

@@ -157,12 +157,13 @@ def test_rows_of_a_bench_replace_those_of_the_same_machine_and_sources_only(
 ) -> None:
     monkeypatch.setattr(DOCUMENT, "KEPT", tmp_path / "kept.json")
     here = {"cpu": "c", "day": "2026-01-01"}
-    DOCUMENT.keep(here, [row(name="a"), row(name="b")])
-    DOCUMENT.keep(here | {"day": "2026-01-02"}, [row(name="b", ours=9.0)])
+    order = ["c", "b", "a"]
+    DOCUMENT.keep(here, [row(name="a"), row(name="b")], order)
+    DOCUMENT.keep(here | {"day": "2026-01-02"}, [row(name="b", ours=9.0)], order)
     machine, rows = TABLE.decode(DOCUMENT.KEPT.read_text())
-    assert [(one.name, one.ours) for one in rows] == [("a", 2e6), ("b", 9.0)]
+    assert [(one.name, one.ours) for one in rows] == [("b", 9.0), ("a", 2e6)]
     assert machine["day"] == "2026-01-02"
-    DOCUMENT.keep(here | {"cpu": "another"}, [row(name="c")])
+    DOCUMENT.keep(here | {"cpu": "another"}, [row(name="c")], order)
     assert [one.name for one in TABLE.decode(DOCUMENT.KEPT.read_text())[1]] == ["c"]
 
 
