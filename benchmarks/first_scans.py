@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from machine import headline
 from rich.console import Console
 
 from ksmbatch.config import expand, load
@@ -20,7 +21,6 @@ from ksmbatch.engine import warm_up
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
 from ksmbatch.program import compile_config
-from ksmbatch.provenance import environment
 
 
 def main() -> None:
@@ -46,9 +46,8 @@ def main() -> None:
             start_s = time.process_time()
             machine.scan(until_full_scans=scan + 1)
             best_s[scan] = min(best_s[scan], time.process_time() - start_s)
-    about = environment()
     say = Console(highlight=False, markup=False, soft_wrap=True).print
-    say(f"{about['cpu']}, Python {about['python']}, {about['packages']}; {program.n_pages:,} pages, best of {options.repeat}")
+    say(f"{headline()}; {program.n_pages:,} pages, best of {options.repeat}")
     say(f"compiling or loading kernels {compile_s:.1f} s; full scans {', '.join(f'{seconds:.4f}' for seconds in best_s)} s")
     say(", ".join(f"{name.name.lower()} {machine.counter(name):,}" for name in Counter if machine.counter(name)))
 

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from machine import headline
 from rich.console import Console
 
 from ksmbatch import migration, state
 from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Policy
 from ksmbatch.metrics import Counter, NodeCounter
-from ksmbatch.provenance import environment
 from ksmbatch.state import Knob, Scan, State
 
 HERE, THERE = 0, 1
@@ -162,9 +162,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     n = options.frames
-    about = environment()
     say = Console(highlight=False, markup=False, soft_wrap=True).print
-    say(f"{about['cpu']}, Python {about['python']}, {about['packages']}; one thread, medians of {options.repeat}")
+    say(f"{headline()}; one thread, medians of {options.repeat}")
     check(private_frames, 1000, 1000)
     seconds, s = measure(private_frames, n, n, options.repeat)
     moved = int(s.counters[Counter.FRAMES_MOVED])

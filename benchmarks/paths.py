@@ -7,38 +7,17 @@ compiled already, and decides nothing; the decision is docs/adr/0002-one-semanti
 """
 
 import argparse
-import os
 import statistics
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
+from machine import headline
+from parity import differences, walking
 from rich.console import Console
 
-from ksmbatch import engine
-from ksmbatch.config import Config, expand, load
-from ksmbatch.engine import RunResult, simulate, warm_up
-from ksmbatch.machine import Machine
-from ksmbatch.program import Program, compile_config
-from ksmbatch.provenance import environment
+from ksmbatch.config import expand, load
+from ksmbatch.engine import simulate, warm_up
+from ksmbatch.program import compile_config
 from ksmbatch.results import label
-
-APART = {"exact_visits"}  # how a result came about, not what it is
-
-
-def walking(program: Program, point: Config) -> RunResult:
-    """As simulate(), with every tree walked. No config says so: it is for tests and for this."""
-    with mock.patch.object(engine, "Machine", partial(Machine, force_exact=True)):
-        return simulate(program, point)
-
-
-def differences(one: RunResult, other: RunResult) -> list[str]:
-    """Names of what two runs do not have in common, at any sample."""
-    tables = [(one.samples, other.samples), (one.nodes, other.nodes)]
-    found = {name for mine, yours in tables for name in mine if not np.array_equal(mine[name], yours[name])}
-    found |= {name for name in one.last if one.last[name] != other.last[name]}
-    return sorted(found - APART)
 
 
 def main() -> None:
@@ -50,9 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     points = expand(load(options.config, options.overrides))
     warm_up()
-    about = environment()
     say = Console(highlight=False, markup=False, soft_wrap=True).print
-    say(f"{about['cpu']}, {about['cores']} cores, load {os.getloadavg()[0]:.1f}, Python {about['python']}, {about['packages']}")
+    say(headline())
     say(f"medians of {options.repeat}, CPU seconds of a run")
     for config, swept in points:
         setting = label(swept) or options.config.stem

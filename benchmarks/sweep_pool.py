@@ -8,20 +8,20 @@ decision is docs/adr/0003-sweep-threads.md.
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+from machine import headline
+from parity import differences
 from rich.console import Console
 
 from ksmbatch.config import Config, expand, load
 from ksmbatch.engine import RunResult, simulate, warm_up
 from ksmbatch.program import Program, compile_config
-from ksmbatch.provenance import cores, environment
+from ksmbatch.provenance import cores
 
 _program: Program | None = None  # of a worker process
 
@@ -57,11 +57,6 @@ def _simulate_in_worker(point: Config) -> RunResult:
     return simulate(_program, point)
 
 
-def _same(one: RunResult, other: RunResult) -> bool:
-    columns = [(one.samples, other.samples), (one.nodes, other.nodes)]
-    return one.last == other.last and all(np.array_equal(mine[name], yours[name]) for mine, yours in columns for name in mine)
-
-
 def main() -> None:
     """Parity first, then medians."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,12 +80,11 @@ def main() -> None:
             results = run(points, options.jobs)
             seconds[mode].append(time.perf_counter() - start_s)
             reference = reference or results
-            if not all(map(_same, reference, results)):
+            if any(differences(*both, apart=frozenset()) for both in zip(reference, results, strict=True)):
                 raise SystemExit(f"{mode}: other results than one after another")
-    about = environment()
     visits = sum(result.last["page_visits"] for result in reference or [])
     say = Console(highlight=False, soft_wrap=True).print
-    say(f"{about['cpu']}, {about['cores']} cores, load {os.getloadavg()[0]:.1f}, Python {about['python']}, {about['packages']}")
+    say(headline())
     say(f"{len(points)} runs of {options.config.name}, {visits:,} page visits; medians of {options.repeat}")
     alone_s = statistics.median(seconds["one after another"])
     for mode, times in seconds.items():

@@ -88,14 +88,16 @@ def _run_once(*, moving: bool) -> None:
 
 def moves_pages(program: Program) -> bool:
     """Whether pages move in `program`."""
-    return any(isinstance(step, Migrate | Rebind | ClearFrames | Offline) for _, steps in program.snapshots for step in steps)
+    return not program.kinds.isdisjoint((Migrate, Rebind, ClearFrames, Offline))
 
 
-def simulate(program: Program, config: Config, progress: Callable[[float], None] | None = None) -> RunResult:
+def simulate(
+    program: Program, config: Config, progress: Callable[[float], None] | None = None, *, force_exact: bool = False
+) -> RunResult:
     """Runs `program` under `config`, which has no sweep.
 
     `progress` is told how far the run is, 0 to 1, at every sample; what it raises ends the run. Raises KsmbatchError if the
-    kernel would use freed memory, InputError if `run.scans_per_snapshot` does not fit the snapshots.
+    kernel would use freed memory, InputError if `run.scans_per_snapshot` does not fit the snapshots. `force_exact`: see Machine.
     """
     compile_s = warm_up(moving=moves_pages(program))
     scans = config.snapshot_scans(len(program.snapshots)) if not program.per_scan else None
@@ -110,12 +112,13 @@ def simulate(program: Program, config: Config, progress: Callable[[float], None]
         callers=config.migration.callers,
         node_pages=config.host.node_pages,
         distance=config.host.distance,
+        force_exact=force_exact,
     )
     end_scans, end_ns = _end(program, config, scans)
     clock = Clock(machine, config.run.sample, config.run.sample_ms, _reporter(progress, end_scans, end_ns))
     lock = Lock(clock, config.migration.locking)
     wall_start_s = setup_start_s
-    for k, (time_ms, steps) in enumerate(program.snapshots):
+    for k, (time_ms, steps) in enumerate(program.ahead()):
         if scans is None and not program.per_scan:
             clock.run(until_ns=min(time_ms * NS_PER_MS, end_ns), full_scans=end_scans)
         if clock.now(Counter.TIME_NS) >= end_ns or (k > 0 and clock.scans_done >= end_scans):
@@ -169,7 +172,7 @@ def _end(program: Program, config: Config, scans: tuple[int, ...] | None) -> tup
         return FOREVER, end_ns
     if program.end_ms is not None:
         return FOREVER, program.end_ms * NS_PER_MS
-    if not any(isinstance(step, Scan | FullScan) for _, steps in program.snapshots for step in steps):
+    if program.kinds.isdisjoint((Scan, FullScan)):
         rule = "must be given, or run.duration: the workload neither scans nor goes on"
         raise InputError(where=config.path, key="run.full_scans", rule=rule)
     return 0, FOREVER  # a scenario: over with its last step

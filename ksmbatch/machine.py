@@ -160,6 +160,9 @@ class Machine:
 
     def _write(self, step: DenseWrite) -> Outcome:
         number = self.live[step.proc]
+        span = step.span
+        if span is not None:
+            return self._write_all(number, step.first + span.start, step.first + span.stop, step.contents)
         pages = step.pages
         if len(pages) == 0:
             return _DONE
@@ -172,6 +175,15 @@ class Machine:
         if changed:
             self._spaces.tell(number, self.state)
         fault.write_pages(self.state, step.first, pages, step.contents)
+        return _DONE
+
+    def _write_all(self, number: int, first: int, end: int, contents: np.ndarray) -> Outcome:
+        unwritten = [vma for vma in self._spaces[number].overlapping(first, end) if vma.anon_vma is None]
+        for vma in unwritten:
+            self._spaces[number].fault(vma)
+        if unwritten:
+            self._spaces.tell(number, self.state)
+        fault.write_range(self.state, first, contents)
         return _DONE
 
     def _read(self, step: Read) -> Outcome:

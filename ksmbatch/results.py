@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ksmbatch import provenance
+from ksmbatch.arrow import from_numpy, repeated, strings
 from ksmbatch.errors import InputError, KsmbatchError
 from ksmbatch.metrics import COUNTERS, DERIVED, NODE_COUNTERS, SURVEYED, Metric
 
@@ -287,8 +288,12 @@ def _read_series(folder: Path, run_ids: Iterable[str], columns: Sequence[Metric]
     return pa.concat_tables(parts)
 
 
+def _dtype(metric: Metric) -> type[np.float64 | np.int64]:
+    return np.float64 if metric.unit == "s" else np.int64
+
+
 def _field(metric: Metric) -> pa.Field:
-    kind = pa.float64() if metric.unit == "s" else pa.int64()
+    kind = pa.from_numpy_dtype(_dtype(metric))
     return pa.field(metric.name, kind, nullable=False, metadata={"unit": metric.unit, "kind": metric.kind, "doc": metric.doc})
 
 
@@ -300,8 +305,7 @@ def _series_table(
     run_id: str, columns: Sequence[Metric], values: Mapping[str, NDArray[np.int64]], document: Mapping[str, Any]
 ) -> pa.Table:
     n_rows = len(values[columns[0].name])
-    name = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n_rows, np.int32)), pa.array([run_id])).cast(pa.string())
-    arrays = [name, *(pa.array(values[metric.name], pa.int64()) for metric in columns)]
+    arrays = [repeated(run_id, n_rows), *(from_numpy(values[metric.name].astype(np.int64, copy=False)) for metric in columns)]
     return pa.Table.from_arrays(arrays, schema=_schema(columns).with_metadata(provenance.encode(document)))
 
 
@@ -310,15 +314,15 @@ def _runs_table(grid: Sequence[GridRun], rows: Mapping[str, Mapping[str, Any]], 
     depend on which runs have finished."""
     finished = [run.run_id in rows for run in grid]
     run_ids = [run.run_id for run in grid if run.run_id in rows]
-    fields, arrays = [pa.field("run_id", pa.string(), nullable=False)], [pa.array(run_ids, pa.string())]
+    fields, arrays = [pa.field("run_id", pa.string(), nullable=False)], [strings(run_ids)]
     for key in grid[0].swept:
         swept = pa.array([run.swept[key] for run in grid])
         fields.append(pa.field(key, swept.type, metadata={"doc": "swept"}))
         arrays.append(swept.filter(pa.array(finished)))
     for metric in RUN_COLUMNS:
-        field = _field(metric)
-        fields.append(field)
-        arrays.append(pa.array([rows[run_id][metric.name] for run_id in run_ids], field.type))
+        measured = [rows[run_id][metric.name] for run_id in run_ids]
+        fields.append(_field(metric))
+        arrays.append(from_numpy(np.array(measured, _dtype(metric))))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=provenance.encode(document)))
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ksmbatch import tables
 from ksmbatch.config import Config, Point, expand
 from ksmbatch.errors import InputError, KsmbatchError
 from ksmbatch.provenance import cores
@@ -36,6 +35,7 @@ DONE: Final = 0
 FAILED: Final = 1
 INTERRUPTED: Final = 130  # as a shell reports SIGINT
 _CACHE_LOAD_S: Final = 3.0
+_COMPILE_S: Final = 30  # what is said of it; a slow or busy machine takes longer
 
 
 def run_sweep(
@@ -69,9 +69,7 @@ def run_sweep(
         programs = Programs(prepare or _prepare, [point.config for point in missing.values()])
         jobs = min(jobs or cores(), max(len(missing), 1))
         if missing:
-            program = programs.get(
-                next(iter(missing.values())).config
-            )  # bad input shows before anything of the old results goes
+            program = programs.get(next(iter(missing.values())).config)  # bad input shows before any old result goes
             if simulate is None:
                 jobs = _jobs_that_fit([program.size, *_sizes(programs.distinct)], jobs, told)
         results.begin()
@@ -80,7 +78,7 @@ def run_sweep(
         for line in resumed.why:
             told.print(line)
         if missing and simulate is None:
-            _compile(told)
+            _compile(told, program)
         pool = _Pool(results, programs, simulate or _simulate, jobs, told)
         interrupted = pool.run(missing)
     if interrupted:
@@ -120,11 +118,13 @@ def run_single(
         results.look(fresh=True)
         program = (prepare or _prepare)(point.config)
         if simulate is None:
-            _compile(told)
+            _compile(told, program)
         with _Telling(told, 1) as telling:
             result = (simulate or _simulate)(program, point.config, lambda fraction: telling.advance(run_id, fraction))
         results.begin()
         results.add(run_id, result)
+    from ksmbatch import tables
+
     tables.print_run(result.last, result.nodes, result.figures, console)
     console.print(f"results in {out}", highlight=False, markup=False, soft_wrap=True)
     return DONE
@@ -296,7 +296,7 @@ def _origin(config: Config) -> dict[str, Any]:
 
 
 def _report(out: Path, console: Console, pool: _Pool) -> None:
-    from ksmbatch import analysis, plots  # pandas and matplotlib: a second that no run should wait for
+    from ksmbatch import analysis, plots, tables  # pandas and matplotlib: half a second that no run should wait for
 
     sweep = analysis.load(out)
     tables.print_sweep(sweep, console)
@@ -324,17 +324,29 @@ def _jobs_that_fit(sizes: "Sequence[Size]", jobs: int, told: Console) -> int:
     return fitting
 
 
-def _compile(told: Console) -> None:
-    """Have the kernels ready before threads ask for them all at once; a minute of silence needs a word."""
-    from ksmbatch import engine
+def _compile(told: Console, program: Any) -> None:
+    """Have the kernels that `program` needs ready before threads ask for them all at once; half a minute of silence needs a
+    word, and so does its end."""
+    from ksmbatch import accel, engine
+
+    kept = f"once; kept in {accel.cache_directory().parent}" if accel.CACHED else "every time, for they cannot be kept"
+    said = threading.Event()
+
+    def say() -> None:
+        said.set()
+        told.print(f"compiling the kernels for this machine, some {_COMPILE_S} s, {kept} ...")
 
     # a cache that looks complete may still lack a kernel; loading it takes less than this
-    patience_s = _CACHE_LOAD_S if engine.is_compiled() else 0.0
-    word = threading.Timer(patience_s, told.print, ["compiling the kernels, once ..."])
+    word = threading.Timer(_CACHE_LOAD_S, say)
     word.daemon = True
-    word.start()
-    engine.warm_up()
+    if engine.is_compiled():
+        word.start()
+    else:
+        say()
+    seconds = engine.warm_up(moving=engine.moves_pages(program))
     word.cancel()
+    if said.is_set():
+        told.print(f"compiled in {seconds:.0f} s")
 
 
 def _prepare(config: Config) -> Any:

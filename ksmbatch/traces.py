@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ksmbatch.arrow import to_numpy
 from ksmbatch.documents import INT32, Fields, nearest
 from ksmbatch.errors import InputError
 from ksmbatch.events import Mmap, Spawn, Step, Write
@@ -68,10 +69,10 @@ def read_trace(path: str | Path) -> Trace:
         path=path,
         pages=pages,
         about=about,
-        time_ms=table.column("time_ms").to_numpy(),
+        time_ms=to_numpy(table.column("time_ms")),
         mm=_mm_numbers(path, table, pages),
-        page=table.column("page").to_numpy(),
-        content=table.column("content").to_numpy(),
+        page=to_numpy(table.column("page")),
+        content=to_numpy(table.column("content")),
     )
     _check_pages(trace)
     _check_order(trace)
@@ -180,7 +181,7 @@ def _mm_numbers(path: Path, table: Any, pages: dict[str, int]) -> np.ndarray:
     column = table.column("mm").combine_chunks()
     names = column.dictionary.to_pylist()
     numbers = {mm: k for k, mm in enumerate(pages)}
-    number: np.ndarray = np.array([numbers.get(name, -1) for name in names], np.int32)[column.indices.to_numpy()]
+    number: np.ndarray = np.array([numbers.get(name, -1) for name in names], np.int32)[np.from_dlpack(column.indices)]
     if number.min() < 0:
         row = int(number.argmin())
         name = names[column.indices[row].as_py()]

@@ -1,11 +1,17 @@
 """Does the command line answer at once? Measured where it counts: in a fresh interpreter."""
 
+import gc
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from ksmbatch import cli
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs/merge_across_nodes.toml"
 HEAVY = {"numba", "numpy", "pandas", "pyarrow", "matplotlib"}
 
 
@@ -32,6 +38,51 @@ def test_a_command_loads_only_what_it_needs(arguments: list[str]) -> None:
 
 def test_a_bad_configuration_is_refused_without_numba_or_pandas() -> None:
     assert not loaded_by("from ksmbatch.config import load, expand") & {"numba", "pandas", "pyarrow", "matplotlib"}
+
+
+def test_a_trace_is_read_and_made_ready_without_numba_or_pandas() -> None:
+    # pyarrow imports pandas at a word: pa.array(), to_numpy()
+    statement = (
+        "from pathlib import Path; from ksmbatch.config import expand, load; from ksmbatch.program import compile_config;"
+        f"assert compile_config(expand(load(Path({str(CONFIG)!r})))[0].config).n_pages"
+    )
+    assert not loaded_by(statement) & {"numba", "pandas", "matplotlib"}
+
+
+def test_results_are_written_without_pandas(tmp_path: Path) -> None:
+    statement = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r});"
+        "from pathlib import Path; from fake_runs import prepare, simulate;"
+        "from ksmbatch.config import load; from ksmbatch.sweep import run_single;"
+        f"run_single(load(Path({str(CONFIG)!r})), Path({str(tmp_path)!r}), simulate=simulate, prepare=prepare)"
+    )
+    assert not loaded_by(statement) & {"numba", "pandas", "matplotlib"}
+    assert (tmp_path / "runs.parquet").exists()
+
+
+def test_pictures_are_drawn_without_pyplot() -> None:
+    # which looks for a display, and costs as much as all the rest of matplotlib
+    program = "import sys, ksmbatch.plots\nsys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_the_command_line_arranges_a_process_only_if_it_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    before = gc.get_threshold(), gc.get_freeze_count()
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+def test_numpy_starts_no_threads_in_a_process_of_ours() -> None:
+    # of OpenBLAS, one per core: nothing here multiplies matrices
+    program = (
+        "import sys, os; sys.argv = ['ksmbatch', '--version']; from ksmbatch.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    import numpy\nprint(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "1"
 
 
 def test_the_check_would_see_a_heavy_import() -> None:

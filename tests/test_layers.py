@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ksmbatch"
 # Modules of one line may import each other, and everything of the lines above.
 LAYERS = (
     ("ksmbatch", "errors", "units", "codes"),
-    ("documents",),
+    ("documents", "arrow"),
     ("topology", "events", "metrics"),
     ("steps", "scenario", "workload", "traces", "generators", "contents", "cost"),
     ("configfile", "faults", "sections", "config"),

@@ -16,6 +16,7 @@ from fake_runs import FakeRun, prepare, simulate
 from rich.console import Console
 from small_sweep import N_SCANS, write_small_sweep
 
+from ksmbatch import accel, engine
 from ksmbatch import sweep as sweeping
 from ksmbatch.config import Config, load
 from ksmbatch.errors import InputError, KsmbatchError
@@ -271,6 +272,31 @@ def test_the_answer_goes_to_the_console_and_fits_80_columns(config, out) -> None
     assert f"{N_RUNS * N_SCANS * 4096:,} page visits" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "─" in line)
     assert "…" not in text
+
+
+@pytest.mark.parametrize(("cached", "kept"), [(True, "once; kept in "), (False, "every time")])
+def test_a_pause_for_compilation_is_announced_with_its_length_and_its_end(
+    cached: bool, kept: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accel, "CACHED", cached)
+    monkeypatch.setattr(engine, "is_compiled", lambda: False)
+    monkeypatch.setattr(engine, "moves_pages", lambda program: program == "moves")
+    monkeypatch.setattr(engine, "warm_up", lambda moving: 40.0 if moving else 30.0)
+    sweeping._compile(sweeping._teller(), "moves")
+    announced, ended = capsys.readouterr().err.splitlines()
+    assert re.match(r"compiling the kernels for this machine, some \d+ s, ", announced)
+    assert kept in announced
+    assert ended == "compiled in 40 s"
+
+
+def test_kernels_from_the_cache_are_loaded_without_a_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "is_compiled", lambda: True)
+    monkeypatch.setattr(engine, "moves_pages", lambda program: False)
+    monkeypatch.setattr(engine, "warm_up", lambda moving: 0.3)
+    sweeping._compile(sweeping._teller(), "still")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_workload_is_compiled_once_and_let_go_after_its_last_run(config) -> None:

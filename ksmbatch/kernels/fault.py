@@ -131,6 +131,13 @@ def write_pages(s, first, pages, contents):
 
 
 @entry_kernel
+def write_range(s, first, contents):
+    """Writes contents[k] to page first + k. Writes: as store()."""
+    for k in range(len(contents)):
+        store(s, first + k, int64(contents[k]))
+
+
+@entry_kernel
 def read_pages(s, first, end):
     """Read faults: absent pages of [first, end) map the zero page. Writes: page_bytes."""
     for page in range(first, end):
