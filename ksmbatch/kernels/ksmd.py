@@ -475,7 +475,7 @@ def visit_unknown(s, first, mm):
     return page
 
 
-@inlined
+@kernel
 def visit(s, page, mm):
     """ksmd looks at `page` of `mm`, or skips it. Writes: everything. Returns: False if the kernel would use freed memory."""
     if not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE or s.pages[page, FRAME] == NO_FRAME:
