@@ -6,10 +6,10 @@ tree.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
-from ksmbatch.kernels.resting import change, mm_of, wake
+from ksmbatch.kernels.resting import change, mm_of, prefetch_page, wake
 from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.kernels.unstable_tree import note_unstable_change
 from ksmbatch.metrics import Counter, NodeCounter
@@ -34,6 +34,7 @@ from ksmbatch.state import (
     Knob,
 )
 
+AHEAD = 16  # writes of which the CPU is told before they are done
 ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
 
 
@@ -127,6 +128,11 @@ def store(s, page, content):
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
     for k in range(len(pages)):
+        if k + AHEAD < len(pages):
+            ahead = first + int64(pages[k + AHEAD])
+            prefetch_page(s, ahead)
+            prefetch(s.frames, ahead)  # most pages map the frame with their own number
+            prefetch(s.frame_bytes, ahead)
         store(s, first + int64(pages[k]), int64(contents[k]))
 
 

@@ -23,6 +23,7 @@ from ksmbatch.kernels.resting import (
     lowest_bit,
     pass_by,
     pass_pending,
+    prefetch_page,
     rouse,
     take_budget,
     wake,
@@ -86,7 +87,8 @@ from ksmbatch.state import (
 )
 
 END_OF_SCAN = -1
-HINT_STEP = 8  # due pages between two steps of hint_ahead()
+HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
+FEW_DUE = 512  # of a block
 HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
 
@@ -202,10 +204,34 @@ def next_region(s):
     return END_OF_SCAN
 
 
+@inlined
+def next_due(s, page, end):
+    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    word = page // PAGES_PER_WORD
+    mask = int64(-1) << (page % PAGES_PER_WORD)
+    while word * PAGES_PER_WORD < end:
+        bits = int64(s.calendar[slot, word]) & mask
+        if bits:
+            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
+        mask = int64(-1)
+        word += 1
+    return end
+
+
 @kernel
 def rouse_the_due(s, first, end):
     """The pages of [first, end), of one block, that this scan has to visit are awake. Returns: how many there are."""
     seq = int64(s.scan[Scan.SEQ])
+    due = 0
+    page = first
+    while due < FEW_DUE:  # the more of them, the nearer they are to each other, and the CPU fetches what is near by itself
+        page = next_due(s, page, end)
+        if page == end:
+            break
+        prefetch_page(s, page)
+        due += 1
+        page += 1
     due = 0
     for word in range(first // PAGES_PER_WORD, (end - 1) // PAGES_PER_WORD + 1):
         bits = int64(s.calendar[seq % SCANS_AHEAD, word])
@@ -316,27 +342,12 @@ def first_that_looks(s, first, end, lively):
 
 
 @inlined
-def next_due(s, page, end):
-    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
-    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
-    word = page // PAGES_PER_WORD
-    mask = int64(-1) << (page % PAGES_PER_WORD)
-    while word * PAGES_PER_WORD < end:
-        bits = int64(s.calendar[slot, word]) & mask
-        if bits:
-            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
-        mask = int64(-1)
-        word += 1
-    return end
-
-
-@inlined
 def hint_ahead(s):
-    """Has the CPU fetch what the visits of the pages next due will look at, in three steps, each of which needs the one before.
+    """Has the CPU fetch what the visits of the pages next due will look at, in steps, each of which needs the one before.
 
     Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
     """
-    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 3
+    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 4
     for _ in range(told):
         place = int64(s.scan[Scan.HINTS])
         page = next_due(s, int64(s.scan[Scan.HINT]), int64(s.scan[Scan.REGION_END]))
@@ -344,11 +355,14 @@ def hint_ahead(s):
         s.scan[Scan.HINT] = min(page + 1, s.scan[Scan.REGION_END])
         s.scan[Scan.HINTS] = place + 1
         if page < s.scan[Scan.REGION_END]:
-            hint_content(s, page)
+            prefetch(s.frames, int64(s.pages[page, FRAME]) if s.pages[page, FRAME] != NO_FRAME else page)
+            prefetch(s.frame_bytes, page)
         if place >= HINT_STEP:
-            hint_node(s, int64(s.scan[HINTED + (place - HINT_STEP) % N_HINTED]))
+            hint_content(s, int64(s.scan[HINTED + (place - HINT_STEP) % N_HINTED]))
         if place >= 2 * HINT_STEP:
-            hint_frame(s, int64(s.scan[HINTED + (place - 2 * HINT_STEP) % N_HINTED]))
+            hint_node(s, int64(s.scan[HINTED + (place - 2 * HINT_STEP) % N_HINTED]))
+        if place >= 3 * HINT_STEP:
+            hint_frame(s, int64(s.scan[HINTED + (place - 3 * HINT_STEP) % N_HINTED]))
 
 
 @inlined

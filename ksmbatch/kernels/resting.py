@@ -12,7 +12,7 @@ Whoever changes what a page maps, or what can be found for it, wakes it. Who may
 import numpy as np
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
@@ -108,6 +108,14 @@ def last_pass(s, page):
 def lowest_bit(bits):
     """The number of the lowest bit that is set in `bits`, of 32. Source: Leiserson and others, de Bruijn sequences."""
     return BIT_OF[((bits & -bits) * 0x077CB531 & 0xFFFFFFFF) >> 27]
+
+
+@inlined
+def prefetch_page(s, page):
+    """Asks the CPU for what is kept of `page` itself, by its number."""
+    prefetch(s.pages, page)
+    prefetch(s.page_bytes, page)
+    prefetch(s.cohort, page)
 
 
 @inlined
