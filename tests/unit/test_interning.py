@@ -16,6 +16,7 @@ from ksmbatch import interning, page_groups, page_order
 from ksmbatch.errors import InputError
 from ksmbatch.interning import ArraySource, Interned, PageSource, hash_pages, intern_pages, intern_sources
 from ksmbatch.kernels.grouping import GROUP, HASH, group_pages
+from ksmbatch.pagesource import PageReader
 
 PAGE = 4096
 ALL_BITS = (1 << 64) - 1
@@ -232,6 +233,16 @@ def test_a_thread_that_hashes_slowly_looks_up_in_its_turn_all_the_same(monkeypat
     monkeypatch.setattr(page_groups, "grouping", Delayed)
     raw = [page_of({0: k}) for k in range(20)]
     check(intern_pages(ArraySource(array_of(raw)), threads=2, ordered=False), raw, raw)
+
+
+def test_what_lies_between_two_pages_is_read_with_them_if_it_is_little_and_there_is_room() -> None:
+    pages = np.arange(40, dtype=np.uint8)[:, None].repeat(PAGE, axis=1)
+    wanted = np.array([1, 2, 5, 20, 22, 30], np.uint32)
+    for room, reads in ((9, [(1, 5), (20, 3), (30, 1)]), (8, [(1, 2), (5, 1), (20, 1), (22, 1), (30, 1)])):
+        source, out = Streamed(pages), np.empty((room, PAGE), np.uint8)
+        rows = PageReader(source).read_scattered(wanted, out)
+        assert out[rows, 0].tolist() == wanted.tolist()
+        assert source.reads == reads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
