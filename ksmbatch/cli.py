@@ -114,6 +114,18 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command()
+def check(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE.parquet", help="What to look at.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: an object.")] = False,
+) -> int:
+    """Say whether a file is a good trace, and what is in it."""
+    from ksmbatch.trace_check import check_trace
+
+    check_trace(trace, as_json, typer.echo)
+    return 0
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],

@@ -49,7 +49,7 @@ class TraceWriter:
         self.order_ties = 0
         self._path = Path(path)
         self._partial = self._path.with_name(f".{self._path.name}.partial")
-        self._about = {"version": VERSION, "page_size": PAGE_SIZE, "order": order, "content": about}
+        self._about: dict[str, Any] = {"version": VERSION, "page_size": PAGE_SIZE, "order": order, "content": about}
         self._made_by = made_by
         self._schema = _schema(nodes=nodes, gone=gone)
         self._pages: dict[str, int] = {}  # of each mm, so far
@@ -60,7 +60,7 @@ class TraceWriter:
         self._exit_ms: dict[str, int] = {}
         self._vmas: dict[str, list[tuple[int, int, str]]] = {}
         self._place = (-1, -1)  # mm and page of the last row of this snapshot
-        self._pending: list[pa.RecordBatch] = []
+        self._pending: list[dict[str, np.ndarray]] = []
         self._n_pending = 0
         self._n_rows = 0
         self._file: Any = None
@@ -163,7 +163,7 @@ class TraceWriter:
 
     def _batch(
         self, number: int, page: np.ndarray, content: np.ndarray, node: np.ndarray | None, gone: np.ndarray | None
-    ) -> pa.RecordBatch:
+    ) -> dict[str, np.ndarray]:
         n = page.size
         for name, given in (("node", node), ("gone", gone)):
             if given is not None and name not in self._schema.names:
@@ -175,24 +175,26 @@ class TraceWriter:
             node = np.where(gone, NO_NODE, node)
         columns = {
             "time_ms": np.full(n, self._snapshots[-1], np.uint32),
-            "mm": pa.DictionaryArray.from_arrays(np.full(n, number, np.int32), list(self._numbers)),
+            "mm": np.full(n, number, np.int32),
             "page": page.astype(np.uint32),
             "content": content,
             "node": node.astype(np.int16),
             "gone": np.zeros(n, np.bool_) if gone is None else np.asarray(gone, np.bool_),
         }
-        return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in self._schema.names], schema=self._schema)
+        return {name: columns[name] for name in self._schema.names}
 
-    def _add(self, batch: pa.RecordBatch) -> None:
+    def _add(self, batch: dict[str, np.ndarray]) -> None:
         self._pending.append(batch)
-        self._n_pending += batch.num_rows
-        self._n_rows += batch.num_rows
+        self._n_pending += batch["page"].size
+        self._n_rows += batch["page"].size
         if self._n_pending >= _ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         if self._pending:
-            table = pa.Table.from_batches(self._pending).unify_dictionaries()
+            columns = {name: np.concatenate([batch[name] for batch in self._pending]) for name in self._schema.names}
+            mm = pa.DictionaryArray.from_arrays(columns.pop("mm"), list(self._numbers))
+            table = pa.table({"mm": mm} | columns).select(self._schema.names).cast(self._schema)
             self._file.write_table(table, row_group_size=_ROW_GROUP)
         self._pending, self._n_pending = [], 0
 
@@ -211,8 +213,8 @@ class TraceWriter:
         self._partial.replace(self._path)
 
     def _metadata(self) -> dict[str, Any]:
-        told: dict[str, Any] = {**self._about, "pages": self._pages, "snapshots": self._snapshots}
-        optional = {
+        told: dict[str, Any] = self._about | {"pages": self._pages, "snapshots": self._snapshots}
+        optional: dict[str, Any] = {
             "order_ties": self.order_ties,
             "start_ms": self._start_ms,
             "exit_ms": self._exit_ms,
