@@ -19,6 +19,7 @@ LAYERS = (
     ("trace_format",),
     ("steps", "scenario", "workload", "generators", "contents", "cost"),
     ("trace_metadata", "traces", "trace_nodes", "trace_memory", "trace_events", "trace_check", "trace_writer"),
+    ("capture",),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "program"),
     ("pagetables", "conformance"),
