@@ -144,7 +144,7 @@ def capture(
     clear_soft_dirty: Annotated[bool, typer.Option("--clear-soft-dirty", help="Changes the machine: see --help.")] = False,
 ) -> int:
     """Record the memory of live processes as a trace: which pages are equal, never what they hold."""
-    from ksmbatch.capture.options import request_of
+    from ksmbatch.capture.request import request_of
     from ksmbatch.capture.session import capture
 
     request = request_of(

@@ -105,6 +105,7 @@ class TraceWriter:
         self._need_snapshot()
         if mm in self._pages:
             raise ValueError(f"{mm!r} has started before")
+        mm.encode()  # what is no Unicode raises a ValueError too
         self._numbers[mm] = len(self._numbers)
         self._pages[mm] = 0 if pages is None else int(pages)
         if pages is not None:
@@ -208,7 +209,7 @@ class TraceWriter:
         metadata = {METADATA_KEY: text.encode()}
         # readers take a schema's metadata from the serialised schema, which pyarrow would write without this
         schema = base64.b64encode(self._schema.with_metadata(metadata).serialize())
-        self._file.add_key_value_metadata({"ARROW:schema": schema, **metadata})
+        self._file.add_key_value_metadata(metadata | {b"ARROW:schema": schema})
         self._file.close()
         self._partial.replace(self._path)
 

@@ -12,8 +12,7 @@ import numpy as np
 
 KINDS: Final = ("xxh64", "blake2b")
 ZERO: Final = np.uint64(0)  # of the page of zeros, whatever the key
-KEY_WORDS: Final = 8
-_KEY_PREFIX: Final = ">u2"
+_KEY_WORDS: Final = 8
 
 
 class Fingerprints:
@@ -42,14 +41,17 @@ class Fingerprints:
 
 
 def order_keys(pages: np.ndarray) -> np.ndarray:
-    """Bytes [n] whose order is memcmp's of `pages` (uint8[n, 4096]), as far as 64 bytes from the first that are not zero tell."""
+    """Bytes [n] whose order is that of memcmp of `pages` (uint8[n, 4096]).
+
+    Of each page they know how many words of zeros it begins with, and the 64 bytes behind those; equal keys tell nothing.
+    """
     words = pages.view(np.uint64)
     n_words = words.shape[1]
     is_set = words != 0
     first = np.where(is_set.any(1), is_set.argmax(1), n_words)
-    columns = first[:, None] + np.arange(KEY_WORDS)
+    columns = first[:, None] + np.arange(_KEY_WORDS)
     taken = np.where(columns < n_words, np.take_along_axis(words, np.minimum(columns, n_words - 1), axis=1), 0)
-    keys = np.empty((len(pages), 2 + 8 * KEY_WORDS), np.uint8)
-    keys[:, :2] = (n_words - first).astype(_KEY_PREFIX)[:, None].view(np.uint8)  # the more zeros, the smaller
+    keys = np.empty((len(pages), 2 + 8 * _KEY_WORDS), np.uint8)
+    keys[:, :2] = (n_words - first).astype(">u2")[:, None].view(np.uint8)  # the more zeros, the smaller
     keys[:, 2:] = taken.astype(np.uint64).view(np.uint8)
     return keys.view(f"S{keys.shape[1]}")[:, 0]

@@ -158,7 +158,7 @@ class Follower:
     def _rest(self) -> bool:
         """Sleeps as the pace demands; False if the first look ends here, with what it has."""
         self._tools.pace.rest()
-        if self._tools.interrupts.asked:
+        if self._tools.interrupts.have_come():
             if self._seen is not None:
                 raise Stopped
             self.is_whole = False

@@ -14,10 +14,10 @@ _SLICE_S: Final = 0.1  # how long a sleep can overlook a signal: Python goes on 
 
 
 class Interrupts:
-    """`with Interrupts() as interrupts: ...`; `asked`: whether a signal has come. In other threads than the main one it never does."""
+    """`with Interrupts() as interrupts: ...`; where this is not the main thread, signals are left alone."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._have_come = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -29,13 +29,17 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def have_come(self) -> bool:
+        """Whether the user wants no more."""
+        return self._have_come
+
     def sleep(self, seconds: float) -> None:
         """Sleeps until a signal has come, or so long."""
         end_s = time.monotonic() + seconds
-        while not self.asked and (left_s := end_s - time.monotonic()) > 0:
+        while not self._have_come and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _SLICE_S))
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self._have_come:
             raise KeyboardInterrupt
-        self.asked = True
+        self._have_come = True

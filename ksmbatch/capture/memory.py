@@ -28,9 +28,10 @@ class Memory:
         for first in range(0, vpn.size, BLOCK_PAGES):
             block = vpn[first : first + BLOCK_PAGES]
             was_read = self._fill(block)
-            yield first + np.flatnonzero(was_read), self._buffer[: block.size] if was_read.all() else self._buffer[
-                : block.size
-            ][was_read]
+            yield (
+                first + np.flatnonzero(was_read),
+                self._buffer[: block.size] if was_read.all() else self._buffer[: block.size][was_read],
+            )
 
     def _fill(self, vpn: np.ndarray) -> np.ndarray:
         """Reads the pages `vpn` to the beginning of the buffer; returns which of them could be read, bool[n]."""
@@ -47,7 +48,7 @@ class Memory:
     def _read(self, vpn: int, place: int, end: int) -> int:
         """Reads from page `vpn` on into the places [place, end) of the buffer; returns how many pages that were."""
         try:
-            n_bytes = os.preadv(self._fd, [self._buffer[place:end]], vpn * PAGE_BYTES)
+            n_bytes = os.preadv(self._fd, [self._buffer[place:end].data], vpn * PAGE_BYTES)
         except OSError:  # EIO: the first of them is there no more
             return 0
         if n_bytes == 0:  # no end of file, but that of the address space

@@ -118,9 +118,10 @@ def _guest_name(arguments: list[str]) -> str | None:
     """What follows `-name`: "web", "web,debug-threads=on" or "guest=web,..."."""
     if not _QEMU.match(Path(arguments[0]).name) or "-name" not in arguments[:-1]:
         return None
-    parts = arguments[arguments.index("-name") + 1].split(",")
-    named = [part.removeprefix("guest=") for part in parts if part.startswith("guest=")]
-    return (named or [part for part in parts[:1] if "=" not in part] or [None])[0]
+    first, *others = arguments[arguments.index("-name") + 1].split(",")
+    if "=" not in first:
+        return first
+    return next((part.removeprefix("guest=") for part in (first, *others) if part.startswith("guest=")), None)
 
 
 def _pids_of_group(group: str) -> list[int]:

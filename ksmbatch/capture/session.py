@@ -5,23 +5,22 @@ It changes nothing on the machine, unless the user allows soft-dirty bits to be 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import ksmbatch
 from ksmbatch.capture.distinct import Distinct
-from ksmbatch.capture.fingerprint import KINDS, Fingerprints
+from ksmbatch.capture.fingerprint import Fingerprints
 from ksmbatch.capture.finish import Round, Wishes, write_trace
 from ksmbatch.capture.follower import Follower, Stopped, Tools
 from ksmbatch.capture.interrupts import Interrupts
 from ksmbatch.capture.mappings import chooser, hugetlb_devices, read_mountinfo
 from ksmbatch.capture.nodes import count_nodes
 from ksmbatch.capture.pace import Pace
-from ksmbatch.capture.processes import Process, Selection, find, label
+from ksmbatch.capture.processes import Process, find, label
+from ksmbatch.capture.request import Request
 from ksmbatch.capture.softdirty import soft_dirty_works
 from ksmbatch.capture.spill import Spill
-from ksmbatch.documents import nearest
 from ksmbatch.errors import InputError
 from ksmbatch.units import format_ms, pages_to_mib
 
@@ -29,36 +28,6 @@ Tell = Callable[[str], object]
 
 DONE: Final = 0
 GIVEN_UP: Final = 130  # as a shell reports SIGINT
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What the user wants.
-
-    `rounds`: how many, 0 for as many as come until Ctrl-C, one every `interval_ms`. `max_cpu`: cores. `all_vmas`: also what KSM
-    could not take. `mergeable`: only what is registered with it. `keep_order`: order of ids as of memcmp. `fingerprint`: one of
-    `fingerprint.KINDS`. `vma_names`: keep names. `soft_dirty`: clear these bits, to read only what was written since.
-    """
-
-    selection: Selection
-    interval_ms: int
-    rounds: int
-    max_cpu: float
-    all_vmas: bool = False
-    mergeable: bool = False
-    keep_order: bool = False
-    fingerprint: str = "xxh64"
-    vma_names: bool = False
-    soft_dirty: bool = False
-
-    def __post_init__(self) -> None:
-        if self.selection == Selection():
-            raise InputError(where="ksmbatch capture", rule="needs --pid, --name, --cgroup or --qemu: whose memory?")
-        if self.all_vmas and self.mergeable:
-            raise InputError(where="ksmbatch capture", rule="--all-vmas and --mergeable exclude each other")
-        if self.fingerprint not in KINDS:
-            hint, rule = nearest(self.fingerprint, KINDS), f"must be one of {', '.join(KINDS)}"
-            raise InputError(where="--fingerprint", value=self.fingerprint, rule=rule, hint=hint)
 
 
 def capture(request: Request, out: Path, echo: Tell, tell: Tell) -> int:
@@ -72,7 +41,7 @@ def capture(request: Request, out: Path, echo: Tell, tell: Tell) -> int:
         with Interrupts() as interrupts:
             session = _Session(request, spill, interrupts, tell)
             session.run()
-            if interrupts.asked:
+            if interrupts.have_come():
                 tell("stopping: writing what was captured so far (Ctrl-C again: nothing)")
             session.write(out)
             echo(session.last_word(out))
@@ -115,10 +84,10 @@ class _Session:
         """All rounds, or those until the user stops."""
         start_s = time.monotonic()
         n_rounds = self._request.rounds
-        while not self._interrupts.asked and (n_rounds == 0 or len(self._rounds) < n_rounds):
+        while not self._interrupts.have_come() and (n_rounds == 0 or len(self._rounds) < n_rounds):
             due_s = start_s + len(self._rounds) * self._request.interval_ms / 1000
             self._interrupts.sleep(due_s - time.monotonic())
-            if self._interrupts.asked:
+            if self._interrupts.have_come():
                 break
             time_ms = round((time.monotonic() - start_s) * 1000)
             self._pace.begin()
@@ -160,7 +129,7 @@ class _Session:
                 one.started.append(number)
             one.parts.append((number, self._spill.put(changes)))
             n_changed += changes.vpn.size
-            if self._interrupts.asked:
+            if self._interrupts.have_come():
                 if not is_first:
                     raise Stopped
                 break
@@ -199,7 +168,7 @@ class _Session:
     def last_word(self, out: Path) -> str:
         """What was captured, and what it took."""
         n = len(self._rounds)
-        stopped = ", stopped by the user" if self._interrupts.asked else ""
+        stopped = ", stopped by the user" if self._interrupts.have_come() else ""
         whole = "" if all(follower.is_whole for follower in self._followers) else " in part"
         pace = self._pace
         share = 100 * pace.work_cpu_s / pace.work_s if pace.work_s else 0.0

@@ -5,7 +5,7 @@ The file holds fingerprints, whose key is in this process's memory only; it is g
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from ksmbatch.errors import InputError
 
 
 class Changes(NamedTuple):
-    """Pages of an address space that changed: `vpn` uint64[n], ascending, `fingerprint` uint64[n], `node` int16[n], `gone` bool[n]."""
+    """Pages of an address space that changed.
+
+    `vpn`: uint64[n], ascending. `fingerprint`: uint64[n]. `node`: int16[n], -1: not known. `gone`: bool[n].
+    """
 
     vpn: np.ndarray
     fingerprint: np.ndarray
@@ -28,7 +31,7 @@ class Part(NamedTuple):
     n: int
 
 
-_KINDS = Changes(*map(np.dtype, (np.uint64, np.uint64, np.int16, np.bool_)))
+_KINDS: Final = tuple(map(np.dtype, (np.uint64, np.uint64, np.int16, np.bool_)))  # of the columns of Changes
 
 
 class Spill:
