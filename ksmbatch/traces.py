@@ -99,6 +99,16 @@ def order_of(path: str | Path) -> str:
         return reader.metadata.order
 
 
+def order_note(path: str | Path) -> str | None:
+    """What to say beside results from the trace `path` if its contents have no order; None if they have. As `order_of`."""
+    if order_of(path) == "memcmp":
+        return None
+    return (
+        f"{Path(path).name} keeps no order of contents: the shapes of ksmd's trees, and what depends on them within a scan,"
+        " are those of one random order"
+    )
+
+
 class _Reader:
     """An open Parquet file of a trace; whatever pyarrow raises over a damaged one becomes one InputError."""
 
