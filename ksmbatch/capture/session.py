@@ -81,13 +81,14 @@ class _Session:
         self._rounds: list[Round] = []
 
     def run(self) -> None:
-        """All rounds, or those until the user stops."""
+        """All rounds, or those until the user stops; at least the beginning of one."""
         start_s = time.monotonic()
         n_rounds = self._request.rounds
-        while not self._interrupts.have_come() and (n_rounds == 0 or len(self._rounds) < n_rounds):
+        self._tell(f"reading at {100 * self._request.max_cpu:g} % of a core at the most; Ctrl-C keeps what was captured so far")
+        while n_rounds == 0 or len(self._rounds) < n_rounds:
             due_s = start_s + len(self._rounds) * self._request.interval_ms / 1000
             self._interrupts.sleep(due_s - time.monotonic())
-            if self._interrupts.have_come():
+            if self._rounds and self._interrupts.have_come():
                 break
             time_ms = round((time.monotonic() - start_s) * 1000)
             self._pace.begin()
