@@ -1,11 +1,12 @@
 """Is what capture writes what live processes hold, counted independently, whatever they and the user do meanwhile?"""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from live import PAGE, Child, children
 
+from ksmbatch.capture.pagemap import Pagemap, Pages
 from ksmbatch.capture.request import request_of
 from ksmbatch.capture.session import capture
 from ksmbatch.errors import InputError
@@ -227,6 +229,64 @@ def test_a_process_that_execs_is_another_address_space(tmp_path: Path) -> None:
     assert trace.exit_ms == {first: trace.snapshots[1]}
 
 
+# ---- kernels and machines that differ
+
+
+def test_a_kernel_before_the_ioctl_gives_the_same_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_ioctl(*_: object) -> None:
+        raise OSError(errno.ENOTTY, "as before Linux 6.7")
+
+    with children(1) as (child,):
+        child.put({0: b"x", 9: b"y", 10: b"x"})
+        new = captured(tmp_path / "t.parquet", pids=pids(child))
+        monkeypatch.setattr("ksmbatch.capture.pagemap.Pagemap._scan", without_ioctl)
+        old = captured(tmp_path / "t.parquet", pids=pids(child))
+    assert [trace.page.tolist() for trace in (new, old)] == [[0, 1, 2]] * 2
+
+
+def test_nodes_are_kept_where_there_are_several_and_a_move_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = [0]
+    monkeypatch.setattr("ksmbatch.capture.session.count_nodes", lambda: 2)
+    monkeypatch.setattr("ksmbatch.capture.follower.nodes_of", lambda _, vpn: np.full(vpn.size, node[0], np.int16))
+    with children(1) as (child,):
+        child.put({0: b"x", 1: b"y"})
+        between = {1: lambda: node.__setitem__(0, 1)}
+        trace = captured(tmp_path / "t.parquet", pids=pids(child), rounds=3, between=between)
+    assert trace.node is not None
+    assert trace.node.tolist() == [0, 0, 1, 1]
+
+
+def test_with_soft_dirty_bits_only_pages_whose_bit_is_set_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared = []
+    monkeypatch.setattr("ksmbatch.capture.session.soft_dirty_works", lambda: True)
+    monkeypatch.setattr("ksmbatch.capture.follower.clear_soft_dirty", cleared.append)
+    monkeypatch.setattr("ksmbatch.capture.follower.Pagemap", Unwritten)
+    with children(1) as (child,):
+        child.put({page: b"%d" % page for page in range(4)})
+        between = {1: lambda: child.put(dict.fromkeys(range(4), b"new"))}
+        trace = captured(tmp_path / "t.parquet", pids=pids(child), rounds=2, between=between, soft_dirty=True)
+    assert cleared == [child.pid] * 2
+    rows = [trace.page[trace.time_ms == time_ms].tolist() for time_ms in trace.snapshots]
+    assert rows == [[0, 1, 2, 3], [1, 3]]
+
+
+class Unwritten(Pagemap):
+    """A kernel that says of every second page that nobody wrote to it."""
+
+    def pages(self, first: int, end: int) -> Iterator[Pages]:
+        for pages in super().pages(first, end):
+            yield pages._replace(soft_dirty=np.arange(pages.vpn.size) % 2 == 1)
+
+
+def test_soft_dirty_bits_are_cleared_only_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ksmbatch.capture.follower.clear_soft_dirty", lambda _: pytest.fail("changed the machine"))
+    with children(1) as (child,):
+        child.put({0: b"x"})
+        captured(tmp_path / "t.parquet", pids=pids(child), rounds=2)
+
+
 # ---- what the user does
 
 
@@ -339,6 +399,7 @@ def test_a_process_of_somebody_else_is_refused_with_the_remedy(tmp_path: Path) -
     # the interpreter's files may be root's alone, so it becomes somebody else when all of them are read
     program = """
 import os, pathlib, sys
+from ksmbatch.capture.pagemap import Pagemap, Pages
 from ksmbatch.capture.request import request_of
 from ksmbatch.capture.session import capture
 os.setgroups([]), os.setresgid(*[65534] * 3), os.setresuid(*[65534] * 3)

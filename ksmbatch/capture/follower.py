@@ -182,8 +182,8 @@ def _difference(old: _Seen | None, new: _Seen) -> Changes:
     if old is None:
         return Changes(*new, gone=np.zeros(new.vpn.size, np.bool_))
     at, was_there = _places(old.vpn, new.vpn)
-    changed = ~was_there
-    changed[was_there] = (old.fingerprint[at] != new.fingerprint)[was_there] | (old.node[at] != new.node)[was_there]
+    at, changed = at[was_there], ~was_there
+    changed[was_there] = (old.fingerprint[at] != new.fingerprint[was_there]) | (old.node[at] != new.node[was_there])
     _, is_there = _places(new.vpn, old.vpn)
     gone = old.vpn[~is_there]
     vpn = np.concatenate([new.vpn[changed], gone])
