@@ -11,7 +11,7 @@ from typing import Final
 import ksmbatch
 from ksmbatch.capture.distinct import Distinct
 from ksmbatch.capture.fingerprint import Fingerprints
-from ksmbatch.capture.finish import Round, Wishes, write_trace
+from ksmbatch.capture.finish import Captured, Round, Wishes, write_trace
 from ksmbatch.capture.follower import Follower, Stopped, Tools
 from ksmbatch.capture.interrupts import Interrupts
 from ksmbatch.capture.mappings import chooser, hugetlb_devices, read_mountinfo
@@ -164,7 +164,9 @@ class _Session:
             "whole": all(follower.is_whole for follower in self._followers),
         }
         wishes = Wishes(nodes=self._nodes, vma_names=request.vma_names, made_by=made_by)
-        write_trace(out, self._rounds, self._followers, self._spill, self._tools.distinct, wishes)
+        self._pace.begin()
+        captured = Captured(rounds=self._rounds, followers=self._followers, spill=self._spill, distinct=self._tools.distinct)
+        write_trace(out, captured, wishes, self._pace)
 
     def last_word(self, out: Path) -> str:
         """What was captured, and what it took."""
@@ -175,5 +177,5 @@ class _Session:
         share = 100 * pace.work_cpu_s / pace.work_s if pace.work_s else 0.0
         return (
             f"{out}: {n} snapshot{'s' if n != 1 else ''}{whole} of {len(self._followers)} processes{stopped};"
-            f" reading took {pace.work_cpu_s:.2f} s of CPU time, {share:.0f} % of a core while it went on"
+            f" it took {pace.work_cpu_s:.2f} s of CPU time, {share:.0f} % of a core while it went on"
         )
