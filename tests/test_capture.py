@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from live import PAGE, Child, children
 
+from ksmbatch.capture.fingerprint import Fingerprints
+from ksmbatch.capture.follower import Follower
 from ksmbatch.capture.pagemap import Pagemap, Pages
 from ksmbatch.capture.request import request_of
 from ksmbatch.capture.session import capture
+from ksmbatch.capture.spill import Changes
 from ksmbatch.errors import InputError
 from ksmbatch.trace_memory import memory_at
 from ksmbatch.traces import Trace, read_trace
@@ -32,7 +35,7 @@ OPTIONS: dict[str, Any] = {
     "all_vmas": False,
     "mergeable": True,
     "keep_order": False,
-    "fingerprint": "xxh64",
+    "fingerprint": "blake2b",  # nothing to compile
     "vma_names": False,
     "soft_dirty": False,
 }
@@ -158,6 +161,20 @@ def test_names_of_files_are_kept_only_where_asked_for(tmp_path: Path) -> None:
     assert any(vma.name.startswith("/") for vmas in names.vmas.values() for vma in vmas)
 
 
+def test_nothing_changes_in_the_process(tmp_path: Path) -> None:
+    def footprint(child: Child) -> list[str]:
+        return Path(f"/proc/{child.pid}/smaps").read_text().splitlines()
+
+    with children(1, 1000, mergeable=False) as (child,):
+        child.put({0: b"x", 999: b"y"})
+        child.do("area[500 * 4096]")  # read only: the kernel's page of zeros is mapped
+        before = footprint(child)
+        captured(tmp_path / "t.parquet", pids=pids(child), mergeable=False, rounds=2)
+        assert [line for line in footprint(child) if "Referenced" not in line] == [
+            line for line in before if "Referenced" not in line
+        ]
+
+
 # ---- rounds
 
 
@@ -244,6 +261,32 @@ def test_a_kernel_before_the_ioctl_gives_the_same_pages(tmp_path: Path, monkeypa
     assert [trace.page.tolist() for trace in (new, old)] == [[0, 1, 2]] * 2
 
 
+def test_a_machine_that_does_not_tell_nodes_gives_a_trace_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ksmbatch.capture.session.count_nodes", lambda: 2)
+    monkeypatch.setattr("ksmbatch.capture.session.nodes_fault", lambda: "Operation not permitted")
+    with children(1) as (child,):
+        child.put({0: b"x"})
+        assert captured(tmp_path / "t.parquet", pids=pids(child)).node is None
+
+
+def test_a_process_that_may_not_be_looked_at_any_more_is_left_out_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, refused = Follower.look, []
+
+    def refusing(self: Follower) -> Changes | None:
+        if self.process.pid in refused:
+            raise InputError(where=f"process {self.process.pid}", rule="its memory may not be read")
+        return look(self)
+
+    monkeypatch.setattr(Follower, "look", refusing)
+    with children(2) as (one, two):
+        for child in (one, two):
+            child.put({0: b"x"})
+        trace = captured(tmp_path / "t.parquet", pids=pids(one, two), rounds=3, between={1: lambda: refused.append(one.pid)})
+    assert trace.exit_ms == {name: trace.snapshots[1] for name in trace.pages if name.endswith(f"-{one.pid}")}
+
+
 def test_nodes_are_kept_where_there_are_several_and_a_move_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = [0]
     monkeypatch.setattr("ksmbatch.capture.session.count_nodes", lambda: 2)
@@ -291,7 +334,7 @@ def test_soft_dirty_bits_are_cleared_only_where_that_is_allowed(tmp_path: Path, 
 
 
 def command(out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "ksmbatch", "capture", "--out", str(out), *options]
+    return [sys.executable, "-m", "ksmbatch", "capture", "--fingerprint", "blake2b", "--out", str(out), *options]
 
 
 def stopped(out: Path, after: str, *options: str, signals: tuple[int, ...] = (signal.SIGINT,)) -> tuple[int, str, str]:
@@ -330,10 +373,52 @@ def test_ctrl_c_in_the_first_round_leaves_what_was_read_of_it(tmp_path: Path) ->
         options = ("--pid", str(child.pid), "--mergeable", "--max-cpu", "0.1%")
         status, said, _ = stopped(out, "reading at", *options)
     assert status == 0
-    assert ": 1 snapshot in part of 1 processes, stopped by the user" in said
+    assert ": 1 snapshot in part of 1 process, stopped by the user" in said
     trace = read_trace(out)
     assert 0 < sum(trace.pages.values()) < n_pages
     assert set(trace.content.tolist()) == {1}
+
+
+def test_ctrl_c_in_a_later_round_drops_it_and_what_only_it_has_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = Fingerprints.of
+    now = []
+
+    def interrupted(self: Fingerprints, pages: np.ndarray) -> np.ndarray:
+        if now:
+            os.kill(os.getpid(), signal.SIGINT)
+        return of(self, pages)
+
+    def change() -> None:
+        child.put({0: b"new", 1: b"newer"})
+        now.append(True)
+
+    monkeypatch.setattr(Fingerprints, "of", interrupted)
+    with children(1) as (child,):
+        child.put({0: b"old", 1: b"older"})
+        trace = captured(tmp_path / "t.parquet", pids=pids(child), rounds=0, between={1: change})
+    assert trace.snapshots == (0,)
+    assert sorted(trace.content.tolist()) == [1, 2]
+
+
+def test_a_second_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    with children(1) as (child,):
+        child.put({0: b"x"})
+        request = request_of(**OPTIONS | {"pids": pids(child), "rounds": 0})
+
+        def tell(line: str) -> None:
+            if line.startswith(("round 2", "stopping")):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        assert capture(request, tmp_path / "t.parquet", print, tell) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rounds_within_a_millisecond_are_snapshots_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with children(1) as (child,):
+        child.put({0: b"x"})
+        monkeypatch.setattr("ksmbatch.capture.session.time.monotonic", lambda: 1000.0)
+        trace = captured(tmp_path / "t.parquet", pids=pids(child), rounds=3, interval="0ms")
+    assert trace.snapshots == (0, 1, 2)
 
 
 def test_the_bound_on_cpu_time_is_kept_by_the_books(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,6 +471,11 @@ def test_memory_without_a_page_that_ksm_could_take_is_named(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_place_of_the_trace_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written: it is a folder"):
+        captured(tmp_path, pids=(1,))
+
+
 def test_a_folder_that_is_not_there_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none/t\.parquet: cannot be written: No such file or directory"):
         captured(tmp_path / "none" / "t.parquet", pids=(1,))
@@ -399,6 +489,8 @@ def test_a_process_of_somebody_else_is_refused_with_the_remedy(tmp_path: Path) -
     # the interpreter's files may be root's alone, so it becomes somebody else when all of them are read
     program = """
 import os, pathlib, sys
+from ksmbatch.capture.fingerprint import Fingerprints
+from ksmbatch.capture.follower import Follower
 from ksmbatch.capture.pagemap import Pagemap, Pages
 from ksmbatch.capture.request import request_of
 from ksmbatch.capture.session import capture

@@ -62,7 +62,7 @@ def write_trace(out: Path, captured: Captured, wishes: Wishes, pace: Pace) -> No
             rule="there is nothing to write: no page that KSM could take",
             hint="--all-vmas takes shared memory and files, too",
         )
-    numbering = _Numbering(captured.distinct)
+    numbering = _Numbering(captured)
     order = "memcmp" if captured.distinct.ordered else "none"
     with TraceWriter(out, order=order, about=_ABOUT, nodes=wishes.nodes, gone=True, made_by=wishes.made_by) as writer:
         writer.order_ties = numbering.n_ties
@@ -87,9 +87,15 @@ def write_trace(out: Path, captured: Captured, wishes: Wishes, pace: Pace) -> No
 class _Numbering:
     """Fingerprints to content ids; `n_ties`: see `distinct.dense_ids`."""
 
-    def __init__(self, distinct: Distinct) -> None:
-        fingerprints, keys = distinct.all()
-        is_content = fingerprints != ZERO
+    def __init__(self, captured: Captured) -> None:
+        fingerprints, keys = captured.distinct.all()
+        # what only a round has met that was not kept gets no number, so that these are dense
+        is_content: np.ndarray = np.zeros(fingerprints.size, np.bool_)
+        for one in captured.rounds:
+            for _, part in one.parts:
+                changes = captured.spill.get(part)
+                is_content[fingerprints.searchsorted(changes.fingerprint[~changes.gone])] = True
+        is_content &= fingerprints != ZERO
         self._fingerprints = fingerprints[is_content]
         self._ids, self.n_ties = dense_ids(
             self._fingerprints, None if keys is None else keys[is_content], secrets.randbits(128)
