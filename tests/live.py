@@ -15,6 +15,7 @@ PAGE = 4096
 _PROGRAM = """
 import mmap, os, sys
 area = mmap.mmap(-1, int(sys.argv[1]) * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_NOHUGEPAGE)  # a write makes one page
 if sys.argv[2] == "mergeable":
     area.madvise(mmap.MADV_MERGEABLE)
 print("ready", flush=True)
