@@ -19,7 +19,7 @@ from ksmbatch.trace_format import COLUMNS, NO_NODE, OPTIONAL_COLUMNS
 from ksmbatch.trace_metadata import Metadata, Vma, parse_metadata
 
 _BATCH_ROWS: Final = 2**20
-_ROW_BYTES: Final = 40  # of a Trace, with what checking its rows takes beside it
+_ROW_BYTES: Final = 64  # of a Trace, with what checking its rows takes beside it
 _MAX_NODE: Final = 1023  # Linux's largest
 
 

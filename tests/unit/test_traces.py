@@ -302,7 +302,7 @@ def test_version_1_has_no_column_of_version_2(tmp_path: Path, column: str) -> No
 
 
 def test_a_file_that_claims_more_rows_than_memory_holds_is_refused_unread(tmp_path: Path) -> None:
-    # equal rows take no room in a file, but 40 bytes each in memory
+    # equal rows take no room in a file, but 64 bytes each in memory
     n_rows = 2**20
     table = pa.table(
         {
