@@ -1,13 +1,15 @@
 """Do the nodes, lives and absences of a trace become the right events, and does the machine then hold that memory?"""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sweep import write_small_sweep
 
 from ksmbatch.codes import Kernel, Run
 from ksmbatch.errors import InputError
@@ -19,7 +21,7 @@ from ksmbatch.trace_events import trace_workload
 from ksmbatch.trace_memory import memory_at
 from ksmbatch.trace_nodes import MAX_AREAS
 from ksmbatch.trace_writer import TraceWriter
-from ksmbatch.traces import read_trace
+from ksmbatch.traces import Trace, read_trace
 from ksmbatch.workload import Workload
 
 Row = tuple[int, int, int, bool]  # page, content, node, gone
@@ -34,7 +36,7 @@ def write(path: Path, *snapshots: dict[str, list[Row]], exits: dict[str, int] | 
             for mm, when in (exits or {}).items():
                 if when == k:
                     writer.exit(mm)
-            for mm in rows.keys() - started:
+            for mm in [mm for mm in rows if mm not in started]:
                 writer.start(mm, pages=pages)
                 started.add(mm)
             for mm, changes in rows.items():
@@ -160,11 +162,24 @@ def test_interleaved_memory_is_rounded_to_blocks_on_their_most_common_node(tmp_p
     assert not any(isinstance(step, Migrate) for step in steps(path)[0])
 
 
-def test_a_trace_of_version_1_gives_the_same_events_as_the_same_trace_of_version_2(tmp_path: Path) -> None:
-    write_small_sweep(tmp_path)
-    old = read_trace(tmp_path / "memory.parquet")
-    assert old.version == 1
-    with TraceWriter(tmp_path / "new.parquet", order="memcmp") as writer:
+def write_version_1(path: Path, rows: list[tuple[int, str, int, int]], pages: dict[str, int]) -> Path:
+    """Rows: time, mm, page, content, in order."""
+    time_ms, mm, page, content = zip(*rows, strict=True)
+    table = pa.table(
+        {
+            "time_ms": pa.array(time_ms, pa.uint32()),
+            "mm": pa.array(mm).dictionary_encode(),
+            "page": pa.array(page, pa.uint32()),
+            "content": pa.array(content, pa.uint64()),
+        }
+    )
+    about = {"version": 1, "page_size": 4096, "pages": pages, "content": "any"}
+    pq.write_table(table.replace_schema_metadata({"ksmbatch.trace": json.dumps(about)}), path)
+    return path
+
+
+def as_version_2(old: Trace, path: Path) -> Path:
+    with TraceWriter(path, order="memcmp", about=old.about) as writer:
         for time_ms in old.snapshots:
             writer.snapshot(time_ms)
             for number, (mm, pages) in enumerate(old.pages.items()):
@@ -172,8 +187,41 @@ def test_a_trace_of_version_1_gives_the_same_events_as_the_same_trace_of_version
                     writer.start(mm, pages=pages)
                 rows = (old.time_ms == time_ms) & (old.mm == number)
                 writer.rows(mm, old.page[rows], old.content[rows])
-    for binding in (None, "round_robin", {"db": 1}):
-        assert steps(tmp_path / "new.parquet", 2, binding) == steps(tmp_path / "memory.parquet", 2, binding)
+    return path
+
+
+ROWS_1 = st.dictionaries(
+    st.tuples(st.integers(0, 2**32 - 1), st.sampled_from(["a", "b"]), st.integers(0, 9)), st.integers(0, 2**64 - 1), min_size=1
+)
+
+
+@given(drawn=ROWS_1)
+@settings(deadline=None, max_examples=60)
+def test_a_trace_of_version_1_gives_the_same_events_as_the_same_trace_of_version_2(
+    tmp_path_factory: pytest.TempPathFactory, drawn: dict[tuple[int, str, int], int]
+) -> None:
+    folder = tmp_path_factory.mktemp("versions")
+    rows = [(*key, content) for key, content in sorted(drawn.items())]
+    path = write_version_1(folder / "old.parquet", rows, {"a": 10, "b": 12})
+    old = read_trace(path)
+    read_back = zip(
+        old.time_ms.tolist(), ["ab"[number] for number in old.mm], old.page.tolist(), old.content.tolist(), strict=True
+    )
+    assert list(read_back) == rows
+    new = as_version_2(old, folder / "new.parquet")
+    for binding in (None, "round_robin", {"b": 1}):
+        assert steps(new, 2, binding) == steps(path, 2, binding)
+    first = steps(path, 2, {"b": 1})[0]
+    assert first[:4] == [
+        Spawn(proc="a"),
+        Mmap(proc="a", area="memory", pages=10),
+        Spawn(proc="b", cpu_node=1),
+        Mmap(proc="b", area="memory", pages=12, node=1),
+    ]
+    written = [step for snapshot in steps(path, 2, None) for step in snapshot if isinstance(step, tuple)]
+    assert [(mm, page, content) for mm, _, pages, of in written for page, content in zip(pages, of, strict=True)] == [
+        row[1:] for row in rows
+    ]
 
 
 # ---- any trace
