@@ -131,6 +131,59 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command()
+def check(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE.parquet", help="What to look at.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: an object.")] = False,
+) -> int:
+    """Say whether a file is a good trace, and what is in it."""
+    from ksmbatch.trace_check import check_trace
+
+    check_trace(trace, as_json, typer.echo)
+    return 0
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="The trace to write.", show_default=False)],
+    pid: Annotated[list[int] | None, typer.Option(metavar="PID", help="This process.", show_default=False)] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Programs called so.", show_default=False)] = None,
+    cgroup: Annotated[list[str] | None, typer.Option(metavar="GROUP", help="All in this group.", show_default=False)] = None,
+    qemu: Annotated[bool, typer.Option("--qemu", help="All QEMU guests.")] = False,
+    interval: Annotated[str, typer.Option(metavar="TIME", help="From one round to the next.")] = "10s",
+    rounds: Annotated[int, typer.Option(metavar="N", min=0, help="How many; 0: until Ctrl-C.")] = 1,
+    max_cpu: Annotated[str, typer.Option(metavar="PERCENT", help="Of a core, at the most.")] = "25%",
+    all_vmas: Annotated[bool, typer.Option("--all-vmas", help="Also memory that KSM could not take.")] = False,
+    mergeable: Annotated[bool, typer.Option("--mergeable", help="Only memory registered with KSM now.")] = False,
+    keep_order: Annotated[bool, typer.Option("--keep-order", help="Ids in the order of memcmp, not at random.")] = False,
+    fingerprint: Annotated[str, typer.Option(metavar="xxh64|blake2b", help="See docs/privacy.md.")] = "xxh64",
+    vma_names: Annotated[bool, typer.Option("--vma-names", help="Keep the names of mapped files.")] = False,
+    clear_soft_dirty: Annotated[
+        bool, typer.Option("--clear-soft-dirty", help="Read only what was written, by a change to the machine.")
+    ] = False,
+) -> int:
+    """Record the memory of live processes as a trace: which pages are equal, never what they hold."""
+    from ksmbatch.capture.request import request_of
+    from ksmbatch.capture.session import capture
+
+    request = request_of(
+        pids=pid or (),
+        names=name or (),
+        cgroups=cgroup or (),
+        qemu=qemu,
+        interval=interval,
+        rounds=rounds,
+        max_cpu=max_cpu,
+        all_vmas=all_vmas,
+        mergeable=mergeable,
+        keep_order=keep_order,
+        fingerprint=fingerprint,
+        vma_names=vma_names,
+        soft_dirty=clear_soft_dirty,
+    )
+    return capture(request, out, typer.echo, lambda line: typer.echo(line, err=True))
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
