@@ -32,7 +32,7 @@ from ksmbatch.kernels.retire import retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_node import is_chain
-from ksmbatch.kernels.stable_shape import know_where_to_look
+from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
@@ -58,8 +58,6 @@ from ksmbatch.state import (
     KPFN,
     KSM,
     LIST_ITEMS,
-    LOOK_END,
-    LOOK_FIRST,
     LOOK_KNOWN,
     MERGEABLE,
     MERGEABLE_VMAS,
@@ -312,9 +310,6 @@ def must_look(s, page, nid, content):
         return True
     if is_calm(s, nid):
         return False
-    know_where_to_look(s, nid)
-    if content >= s.by_content.shape[1] and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
-        return False
     s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
     return meets_something(s, nid, content)
 
@@ -325,7 +320,6 @@ def first_that_looks(s, first, end, lively):
 
     Reads: cohort, cohorts. Writes: scan, and as meets_something().
     """
-    n_dup = s.by_content.shape[1]
     for page in range(first, end):
         if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
             continue
@@ -333,8 +327,7 @@ def first_that_looks(s, first, end, lively):
         if not (lively >> (nid & 31)) & 1:
             continue
         content = int64(s.pages[page, CHECKSUM])
-        known = s.trees[LOOK_KNOWN, nid] and content >= n_dup and not s.trees[UNSTABLE_EXACT, nid]
-        if known and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
+        if s.trees[LOOK_KNOWN, nid] and not s.trees[UNSTABLE_EXACT, nid] and not may_meet_something(s, nid, content):
             continue
         if must_look(s, page, nid, content):
             return page
@@ -345,66 +338,66 @@ def first_that_looks(s, first, end, lively):
 def hint_ahead(s):
     """Has the CPU fetch what the visits of the pages next due will look at, in steps, each of which needs the one before.
 
+    Where the next hint of each is, three rings in `scan` remember: pages, rows of by_content, and stable nodes.
     Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
     """
+    end = int64(s.scan[Scan.REGION_END])
     told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 4
     for _ in range(told):
         place = int64(s.scan[Scan.HINTS])
-        page = next_due(s, int64(s.scan[Scan.HINT]), int64(s.scan[Scan.REGION_END]))
-        s.scan[HINTED + place % N_HINTED] = page if page < s.scan[Scan.REGION_END] else -1
-        s.scan[Scan.HINT] = min(page + 1, s.scan[Scan.REGION_END])
         s.scan[Scan.HINTS] = place + 1
-        if page < s.scan[Scan.REGION_END]:
-            prefetch(s.frames, int64(s.pages[page, FRAME]) if s.pages[page, FRAME] != NO_FRAME else page)
-            prefetch(s.frame_bytes, page)
+        page = next_due(s, int64(s.scan[Scan.HINT]), end)
+        s.scan[Scan.HINT] = min(page + 1, end)
+        frame = int64(s.pages[page, FRAME]) if page < end else NO_FRAME
+        s.scan[HINTED + place % N_HINTED] = frame
+        if frame != NO_FRAME:
+            prefetch(s.frames, frame)
+            prefetch(s.frame_bytes, frame)
         if place >= HINT_STEP:
-            hint_content(s, int64(s.scan[HINTED + (place - HINT_STEP) % N_HINTED]))
+            hint_content(s, place - HINT_STEP)
         if place >= 2 * HINT_STEP:
-            hint_node(s, int64(s.scan[HINTED + (place - 2 * HINT_STEP) % N_HINTED]))
+            hint_node(s, place - 2 * HINT_STEP)
         if place >= 3 * HINT_STEP:
-            hint_frame(s, int64(s.scan[HINTED + (place - 3 * HINT_STEP) % N_HINTED]))
+            hint_frame(s, place - 3 * HINT_STEP)
 
 
 @inlined
-def held_twice(s, page):
-    """The tree and content of `page`, if it maps a frame with a content that others may hold; else content -1."""
-    frame = int64(s.pages[page, FRAME]) if page >= 0 else NO_FRAME
-    if frame == NO_FRAME or s.frames[frame, FRAME_CONTENT] >= s.by_content.shape[1]:
-        return int64(0), int64(-1)
-    return tree_of(s, s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT])
+def hint_content(s, place):
+    """The second step: what the trees have of the content of a frame, if others may hold it, too."""
+    frame = int64(s.scan[HINTED + place % N_HINTED])
+    row = int64(-1)
+    if frame != NO_FRAME:
+        content = int64(s.frames[frame, FRAME_CONTENT])
+        if content < s.by_content.shape[1]:
+            row = content
+            nid = tree_of(s, s.frame_bytes[frame, FRAME_NID])
+            prefetch(s.by_content[nid], content)
+            row += nid * s.by_content.shape[1]
+    s.scan[HINTED + N_HINTED + place % N_HINTED] = row
 
 
 @inlined
-def hint_content(s, page):
-    """First step: what the trees have of the content of `page`."""
-    nid, content = held_twice(s, page)
-    if content >= 0:
-        prefetch(s.by_content[nid], content)
+def hint_node(s, place):
+    """The third step: the stable node of that content, or the page with it in the unstable tree."""
+    row = int64(s.scan[HINTED + N_HINTED + place % N_HINTED])
+    node = NIL
+    if row >= 0:
+        nid = row // s.by_content.shape[1]
+        content = row - nid * s.by_content.shape[1]
+        node = int64(s.by_content[nid, content, STABLE_AT])
+        other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
+        if node != NIL:
+            prefetch(s.nodes, node)
+        elif other >= 0:
+            prefetch(s.pages, other)
+            prefetch(s.page_bytes, other)
+    s.scan[HINTED + 2 * N_HINTED + place % N_HINTED] = node
 
 
 @inlined
-def hint_node(s, page):
-    """Second step: the stable node of that content, or the page with it in the unstable tree."""
-    nid, content = held_twice(s, page)
-    if content < 0:
-        return
-    node = int64(s.by_content[nid, content, STABLE_AT])
-    if node != NIL:
-        prefetch(s.nodes, node)
-        return
-    other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
-    if other >= 0:
-        prefetch(s.pages, other)
-        prefetch(s.page_bytes, other)
-
-
-@inlined
-def hint_frame(s, page):
-    """Third step: the frame of that node, and its first member."""
-    nid, content = held_twice(s, page)
-    if content < 0:
-        return
-    node = int64(s.by_content[nid, content, STABLE_AT])
+def hint_frame(s, place):
+    """The last step: the frame of that node, and its first member."""
+    node = int64(s.scan[HINTED + 2 * N_HINTED + place % N_HINTED])
     if node == NIL:
         return
     if is_chain(s, node):
