@@ -8,6 +8,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
+from ksmbatch.kernels.join import join, node_to_join
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.resting import (
@@ -28,7 +29,7 @@ from ksmbatch.kernels.resting import (
     take_budget,
     wake,
 )
-from ksmbatch.kernels.retire import retire
+from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_node import is_chain
@@ -513,6 +514,7 @@ def scan_region(s, until_ns):
     """Passes the pages of the open region. Writes: everything. Returns: Status; DONE at its end, or that of batch or time."""
     mm = int64(s.scan[Scan.CUR_MM])
     at_once = s.knobs[Knob.KERNEL] >= Kernel.V6_12 and not s.knobs[Knob.FORCE_EXACT] and not s.scan[Scan.CAREFUL]
+    joins = at_once and not (VISITORS >> s.knobs[Knob.POLICY]) & 1
     lively = lively_trees(s)
     page = int64(s.scan[Scan.CUR_PAGE])
     while True:
@@ -534,6 +536,12 @@ def scan_region(s, until_ns):
             return Status.GROW
         hint_ahead(s)
         s.scan[Scan.CUR_PAGE] = page + 1
+        if joins:
+            node = node_to_join(s, page)
+            if node != NIL:
+                join(s, page, mm, node)
+                page += 1
+                continue
         if not visit(s, page, mm):
             return Status.UNDEFINED
         page += 1
