@@ -52,7 +52,7 @@ def intern_pages(
     of first appearance.
 
     It takes 26 bytes per page where all pages differ, less where they repeat, 10 more where most begin with the same 8 bytes;
-    and, if `source` does not show its pages in memory, 8 MiB per thread, 256 MiB at most. Every page is read once; again the
+    and, if `source` does not show its pages in memory, 12 MiB per thread, 256 MiB at most. Every page is read once; again the
     first one of a content, when later ones may equal it, and one of each content that ties with others in its first bytes.
     What `source` raises comes out here. Raises InputError for more than 4,294,967,294 pages.
     """

@@ -21,6 +21,7 @@ from ksmbatch.pagesource import PAGE_BYTES, PageReader
 _PORTION: Final = 1024  # pages that a thread handles at a time: 4 MiB, still in the last-level cache when they are compared
 _PORTION_ALONE: Final = 1 << 16  # one thread, and all pages in memory: the kernel has its own, smaller, blocks
 _BUFFERS: Final = 1 << 16  # pages in the buffers of all threads: 256 MiB
+_ROOM: Final = 3  # size of a buffer in portions: one, and at most as many pages to compare it with, and what lies between those
 _LOW: Final = np.uint64(0xFFFFFFFF)
 
 
@@ -48,7 +49,7 @@ def group_all(
         fused = reader.pages is not None
         groups.work(groups.portion(_PORTION_ALONE if fused else _PORTION), fused)
         return groups.result()
-    size = min(_PORTION, _BUFFERS // (2 * threads))
+    size = min(_PORTION, _BUFFERS // (_ROOM * threads))
     with ThreadPoolExecutor(threads) as pool:
         workers = [pool.submit(groups.work, groups.portion(size), False) for _ in range(threads)]
         try:
@@ -129,7 +130,7 @@ class _Groups:
         pages = self._reader.pages
         first_page = np.empty(size, np.uint32)
         return _Portion(
-            pages=np.empty((2 * size, PAGE_BYTES), np.uint8) if pages is None else pages,
+            pages=np.empty((_ROOM * size, PAGE_BYTES), np.uint8) if pages is None else pages,
             hashes=np.empty(size, np.uint64),
             first_page=first_page,
             first_row=np.empty(size, np.uint32) if pages is None else first_page,
@@ -187,9 +188,9 @@ class _Groups:
         before = first_page < portion.page
         wanted, place = np.unique(first_page[before], return_inverse=True)
         with self._source:
-            self._reader.read_scattered(wanted, portion.pages[portion.n : portion.n + wanted.size])
+            row = self._reader.read_scattered(wanted, portion.pages[portion.n :])
         np.subtract(first_page, np.uint32(portion.page), out=first_row, where=~before)
-        first_row[before] = portion.n + place
+        first_row[before] = portion.n + row[place]
 
     def _note(self, portion: _Portion, n_strays: int) -> None:
         """Finds the strays of `portion` their contents, and reports progress."""

@@ -163,6 +163,6 @@ class _Ties:
             return self._reader.pages, wanted
         if self._buffer is None:
             self._buffer = np.empty((self._at_once + 1, PAGE_BYTES), np.uint8)
-        page, row = np.unique(wanted, return_inverse=True)
-        self._reader.read_scattered(page, self._buffer[: page.size])
-        return self._buffer, row.astype(np.uint32)
+        page, place = np.unique(wanted, return_inverse=True)
+        row = self._reader.read_scattered(page, self._buffer)
+        return self._buffer, row[place].astype(np.uint32)

@@ -3,13 +3,13 @@
 It knows no file format (each importer has its own source) and nothing of what pages hold.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 PAGE_BYTES: Final = 4096
+_BRIDGED: Final = 4  # pages that are read for nothing rather than call a source once more
 
 
 class PageSource(Protocol):
@@ -62,11 +62,24 @@ class PageReader:
         pages: np.ndarray | None = getattr(source, "pages", None)
         self.pages = None if pages is None else writable(ArraySource(pages).pages)
 
-    def read_scattered(self, wanted: np.ndarray, out: np.ndarray) -> None:
-        """Reads the pages `wanted` (ascending, each once) to the rows of `out`, runs of neighbours at once."""
-        cuts = [*np.flatnonzero(np.diff(wanted, prepend=wanted[:1]) != 1).tolist(), wanted.size]
-        for start, end in itertools.pairwise(cuts):
-            self.source.read(int(wanted[start]), out[start:end])
+    def read_scattered(self, wanted: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Reads the pages `wanted` (ascending, each once) to `out` (uint8[k, 4096], room for all) and returns their rows in it.
+
+        Neighbours are read at once, and where there is room so is the little that lies between two of them: one call of a
+        source costs as much as several pages.
+        """
+        gap = np.diff(wanted)
+        for bridged in (_BRIDGED, 0):
+            first = np.append(0, np.flatnonzero(gap > bridged + 1) + 1)[: wanted.size]  # of each stretch, in `wanted`
+            length = np.diff(first, append=wanted.size)
+            start = wanted[first].astype(np.int64)
+            size = wanted[first + length - 1] + 1 - start
+            if size.sum() <= len(out):
+                break
+        row = np.cumsum(size) - size
+        for stretch in zip(start.tolist(), row.tolist(), (row + size).tolist(), strict=True):
+            self.source.read(stretch[0], out[stretch[1] : stretch[2]])
+        return np.asarray(wanted - np.repeat(start - row, length))
 
 
 class _Writable:

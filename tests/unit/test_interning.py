@@ -1,6 +1,7 @@
 """From raw pages to ids: are equal pages equal, others not, and is the order memcmp's? Against numpy and plain bytes."""
 
 import threading
+import time
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from ksmbatch import interning, page_groups, page_order
 from ksmbatch.errors import InputError
 from ksmbatch.interning import ArraySource, Interned, PageSource, hash_pages, intern_pages, intern_sources
+from ksmbatch.kernels.grouping import GROUP, HASH, group_pages
+from ksmbatch.pagesource import PageReader
 
 PAGE = 4096
 ALL_BITS = (1 << 64) - 1
@@ -187,6 +190,59 @@ def test_the_first_of_a_group_is_read_once_a_portion_and_neighbours_together(mon
     source = Streamed(array_of([page_of({0: k}) for k in (1, 2, 3, 4, 2, 2, 3, 4)]))
     intern_pages(source, threads=1)
     assert source.reads == [(0, 4), (4, 4), (1, 3)]
+
+
+def test_a_source_is_read_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Streamed):
+        def read(self, first: int, out: np.ndarray) -> None:
+            super().read(first, _Sleeping(out))  # type: ignore[arg-type]
+
+    class _Sleeping:
+        """Memory that takes a while to be written, so that a second reader would come in between."""
+
+        def __init__(self, out: np.ndarray) -> None:
+            self._out = out
+
+        def __len__(self) -> int:
+            return len(self._out)
+
+        def __setitem__(self, key: slice, pages: np.ndarray) -> None:
+            time.sleep(0.002)
+            self._out[key] = pages
+
+    monkeypatch.setattr(page_groups, "_PORTION", 4)
+    raw = [page_of({0: k % 7}) for k in range(60)]
+    check(intern_pages(Slow(array_of(raw)), threads=3), raw, sorted(set(raw)))
+
+
+def test_a_thread_that_hashes_slowly_looks_up_in_its_turn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_were_first = threading.Event()
+
+    class Delayed:
+        @staticmethod
+        def group_pages(*arguments: Any) -> int:
+            steps, page = int(arguments[0]), int(arguments[4])
+            if (steps, page) == (HASH, 0):
+                others_were_first.wait(0.3)
+            done = int(group_pages(*arguments))
+            if (steps, page) == (GROUP, 4):
+                others_were_first.set()
+            return done
+
+    monkeypatch.setattr(page_groups, "_PORTION", 4)
+    monkeypatch.setattr(page_groups, "grouping", Delayed)
+    raw = [page_of({0: k}) for k in range(20)]
+    check(intern_pages(ArraySource(array_of(raw)), threads=2, ordered=False), raw, raw)
+
+
+def test_what_lies_between_two_pages_is_read_with_them_if_it_is_little_and_there_is_room() -> None:
+    pages = np.arange(40, dtype=np.uint8)[:, None].repeat(PAGE, axis=1)
+    wanted = np.array([1, 2, 5, 20, 22, 30], np.uint32)
+    for room, reads in ((9, [(1, 5), (20, 3), (30, 1)]), (8, [(1, 2), (5, 1), (20, 1), (22, 1), (30, 1)])):
+        source, out = Streamed(pages), np.empty((room, PAGE), np.uint8)
+        rows = PageReader(source).read_scattered(wanted, out)
+        assert out[rows, 0].tolist() == wanted.tolist()
+        assert source.reads == reads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
