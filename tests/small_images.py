@@ -4,7 +4,6 @@ The writers are independent of the importers: they follow the formats' own defin
 """
 
 import json
-import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -97,7 +96,9 @@ class Load(NamedTuple):
     memory_bytes: int = 0
 
 
-def elf(path: Path, loads: Sequence[Load], notes: bytes = b"", *, bits: int = 64, order: str = "<", extended: bool = False) -> None:
+def elf(
+    path: Path, loads: Sequence[Load], notes: bytes = b"", *, bits: int = 64, order: str = "<", extended: bool = False
+) -> None:
     """An ELF core; `extended`: with the number of program headers where it goes if there are 65,535 or more."""
     header = struct.Struct(order + ("HHIQQQIHHHHHH" if bits == 64 else "HHIIIIIHHHHHH"))
     section = struct.Struct(order + ("IIQQQQIIQQ" if bits == 64 else "10I"))
@@ -205,9 +206,7 @@ def varint(value: int) -> bytes:
 def message(*fields: tuple[int, int | bytes]) -> bytes:
     """A message of protocol buffers: number and value of its fields."""
     return b"".join(
-        varint(number << 3) + varint(value)
-        if isinstance(value, int)
-        else varint(number << 3 | 2) + varint(len(value)) + value
+        varint(number << 3) + varint(value) if isinstance(value, int) else varint(number << 3 | 2) + varint(len(value)) + value
         for number, value in fields
     )
 
@@ -237,7 +236,10 @@ def criu(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     (top / "pages-3.img").write_bytes(some_pages(5, 12).tobytes())
     core = message((1, 1), (3, message((1, 1), (6, b"nginx"))), (5, b""))
     criu_image(top / "core-7.img", 0x55053847, core)
-    vmas = [(14, message((1, 0x400000), (2, 0x40A000), (7, 1))), (14, message((1, 0x7F0000000000), (2, 0x7F0000014000), (7, 33)))]
+    vmas = [
+        (14, message((1, 0x400000), (2, 0x40A000), (7, 1))),
+        (14, message((1, 0x7F0000000000), (2, 0x7F0000014000), (7, 33))),
+    ]
     criu_image(top / "mm-7.img", 0x57492820, message((1, 0x400000), (12, 3), *vmas))
     return top, {"x/nginx.7": nginx, "x/12": other}
 
@@ -257,8 +259,8 @@ def criu_increment(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     (second / "pages-1.img").write_bytes(middle.tobytes())
     pagemap(third / "pagemap-1.img", 9, [(0x1000, 5, 4), (0x6000, 25, 1)])
     (third / "pages-9.img").write_bytes(pages[:5].tobytes())
-    os.symlink("../first", second / "parent")
-    os.symlink("../second", third / "parent")
+    (second / "parent").symlink_to("../first")
+    (third / "parent").symlink_to("../second")
     return third, {"x": pages}
 
 
@@ -268,7 +270,7 @@ def criu_increment(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 def kdump(path: Path, runs: Sequence[tuple[int, np.ndarray]], stored: Callable[[np.ndarray], bool], dump_level: int) -> None:
     """A dump of makedumpfile, version 6, zlib: pages at page addresses, of which those are left out that are not `stored`."""
     n = max(first + len(pages) for first, pages in runs)
-    bitmap_bytes = -(-(-(-n // 8)) // PAGE) * PAGE
+    bitmap_bytes = -(-n // (8 * PAGE)) * PAGE
     ram, dumped = np.zeros((2, bitmap_bytes * 8), np.bool_)
     bodies: list[bytes] = []
     for first, pages in runs:

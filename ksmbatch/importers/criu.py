@@ -99,16 +99,23 @@ def _page_runs(folder: Path, pid: int, files: list[ImageFile], stack: ExitStack,
     if inherited:
         if parents == _MAX_PARENTS:
             raise InputError(where=folder, rule=f"has more than {_MAX_PARENTS} parents")
-        if not (folder / "parent").is_dir():
-            raise InputError(where=folder, rule="is an incremental image whose folder `parent` is missing")
-        older, _ = _page_runs(folder / "parent", pid, files, stack, parents + 1)
+        parent = _parent(folder)
+        older, _ = _page_runs(parent, pid, files, stack, parents + 1)
         for first, pages in inherited:
             parts = list(_part(older, first, pages))
             if sum(part.pages for part in parts) != pages:
-                rule = f"lacks pages at {first * PAGE_BYTES:#x}, which the image made after it takes from it"
-                raise InputError(where=folder / "parent", rule=rule)
+                rule = f"lacks pages at {first * PAGE_BYTES:#x}, which {folder} takes from it"
+                raise InputError(where=parent, rule=rule)
             runs += parts
     return sorted(runs), left_out
+
+
+def _parent(folder: Path) -> Path:
+    """The folder of the image before."""
+    try:
+        return (folder / "parent").resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        raise InputError(where=folder, rule="is an incremental image whose folder `parent` is missing") from None
 
 
 def _entry(message: Message) -> tuple[int, int, int]:

@@ -5,9 +5,12 @@ core left out, such as unchanged mappings of files, is not there: a core does no
 """
 
 import io
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from ksmbatch.errors import InputError
 from ksmbatch.importers.base import Image, Importer, Probe, apart, region
@@ -15,11 +18,10 @@ from ksmbatch.importers.pieces import ImageFile, image_of_pieces
 from ksmbatch.pagesource import PAGE_BYTES
 
 _ET_CORE: Final = 4
-_PT_LOAD: Final = ("PT_LOAD", 1)
 _NO_ADDRESS: Final = 2**64 - 1  # physical, of what has none
-# Headers and notes are Python objects, a hundred times as large as what they are read from. A VMA takes 56 bytes of headers
-# and 24 and its name of a note; Linux allows 65,530 VMAs unless told otherwise.
-_MAX_HEADER_BYTES: Final = 2**24
+_MAX_HEADER_BYTES: Final = 2**24  # 56 for a VMA; Linux allows 65,530 VMAs unless told otherwise
+_MAX_NOTE_BYTES: Final = 2**26  # some thousand for a thread
+_NT_FILE: Final = 0x46494C45
 
 
 class _Segment(NamedTuple):
@@ -95,14 +97,15 @@ def _read_headers(file: ImageFile) -> tuple[list[_Segment], dict[int, str], bool
     try:
         elf = ELFFile(stream)
         headers = list(_program_headers(elf, file))
-        loads = [header for header in headers if header.p_type in _PT_LOAD]
+        loads = [header for header in headers if header.p_type == "PT_LOAD"]
         is_machine = any(header.p_paddr not in (0, _NO_ADDRESS) for header in loads)
         segments = [
             _Segment(header.p_paddr if is_machine else header.p_vaddr, header.p_offset, header.p_filesz, header.p_memsz)
             for header in loads
             if not (is_machine and header.p_paddr == _NO_ADDRESS)
         ]
-        names = {} if is_machine else _mapped_files(elf, [header for header in headers if header.p_type == "PT_NOTE"])
+        notes = (header for header in headers if header.p_type == "PT_NOTE")
+        names = {} if is_machine else _mapped_files(file, elf, notes)
     except InputError:
         raise
     except _TooMuch:
@@ -123,19 +126,38 @@ def _program_headers(elf: Any, file: ImageFile) -> Iterator[Any]:
         yield elf.structs.Elf_Phdr.parse_stream(elf.stream)
 
 
-def _mapped_files(elf: Any, headers: Sequence[Any]) -> dict[int, str]:
-    """The file mapped at an address, from NT_FILE; nothing if the notes are damaged, as they only name things."""
-    from elftools.elf.notes import iter_notes
+def _mapped_files(file: ImageFile, elf: Any, headers: Iterable[Any]) -> dict[int, str]:
+    """The path of the file mapped at an address, from the note NT_FILE; nothing if notes are damaged, as they only name things.
 
-    try:
-        for header in headers:
-            for note in iter_notes(elf, header.p_offset, header.p_filesz):
-                if note["n_type"] == "NT_FILE":
-                    entries = zip(note["n_desc"]["Elf_Nt_File_Entry"], note["n_desc"]["filename"], strict=True)
-                    return {entry.vm_start: name.decode("utf-8", "replace") for entry, name in entries}
-    except Exception:  # see _read_headers
-        pass
+    Not read by pyelftools, which goes byte by byte: a process with 60,000 VMAs took 15 s.
+    """
+    order = "<" if elf.little_endian else ">"
+    header = struct.Struct(order + "III")
+    for notes in (file.read(each.p_offset, min(each.p_filesz, _MAX_NOTE_BYTES)) for each in headers):
+        at = 0
+        while at + header.size <= len(notes):
+            name_bytes, text_bytes, kind = header.unpack_from(notes, at)
+            text = at + header.size + _padded(name_bytes)
+            if kind == _NT_FILE:
+                return _paths(notes[text : text + text_bytes], np.dtype(f"{order}u{elf.elfclass // 8}"))
+            at = text + _padded(text_bytes)
     return {}
+
+
+def _paths(text: bytes, word: np.dtype[Any]) -> dict[int, str]:
+    """NT_FILE: how many files, the size of a page; of every file address, end, offset; then their paths."""
+    if len(text) < 2 * word.itemsize:
+        return {}
+    n = int(np.frombuffer(text, word, 1)[0])
+    names_at = (2 + 3 * n) * word.itemsize
+    if names_at > len(text):
+        return {}
+    starts = np.frombuffer(text, word, 3 * n, 2 * word.itemsize)[::3].tolist()
+    return {start: path.decode("utf-8", "replace") for start, path in zip(starts, text[names_at:].split(b"\0"), strict=False)}
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // 4) * 4
 
 
 def _once(segments: Sequence[_Segment]) -> Iterator[_Segment]:

@@ -134,6 +134,13 @@ def _check_overlap(files: Sequence[ImageFile], table: np.ndarray) -> None:
         piece = table[int(twice.argmax()) + 1]
         address = int(piece[PAGE]) * PAGE_BYTES + int(piece[SKIP])
         raise InputError(where=files[piece[FILE]].path, rule=f"holds address {address:#x} twice: damaged")
+    # or a file of a few bytes could claim to be terabytes
+    table = table[np.lexsort((table[:, OFFSET], table[:, FILE]))]
+    twice = (np.diff(table[:, FILE]) == 0) & (np.diff(table[:, OFFSET]) < table[:-1, SIZE])
+    if twice.any():
+        piece = table[int(twice.argmax()) + 1]
+        rule = f"claims that what is at byte {piece[OFFSET]} is at several addresses: damaged"
+        raise InputError(where=files[piece[FILE]].path, rule=rule)
 
 
 def _end_page(table: np.ndarray) -> np.ndarray:

@@ -107,8 +107,9 @@ def test_moments_of_an_mm_are_in_order_whatever_the_order_of_words(tmp_path: Pat
 
 def test_two_files_of_one_name_need_names_or_times(tmp_path: Path) -> None:
     paths = [file(tmp_path, "1/mem"), file(tmp_path, "2/mem")]
-    with pytest.raises(InputError, match=r"2/mem: is mem at 0ms, and so is .*1/mem \(as two mms: one=.*1/mem two=.*60s\)"), open_inputs(
-        paths
+    with (
+        pytest.raises(InputError, match=r"2/mem: is mem at 0ms, and so is .*1/mem \(as two mms: one=.*1/mem two=.*60s\)"),
+        open_inputs(paths),
     ):
         pass
     with open_inputs([f"one={paths[0]}", f"two={paths[1]}"]) as inputs:

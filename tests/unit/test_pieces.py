@@ -35,12 +35,17 @@ def pages_of(image: Image) -> dict[int, bytes]:
 
 @st.composite
 def layouts(draw: st.DrawFn) -> list[Piece]:
-    """Pieces that do not overlap in memory, and may in the file."""
+    """Pieces that do not overlap, neither in memory nor in the file, where they are in any order."""
     edge = st.integers(0, 6 * PAGE) | st.integers(0, 6).map(lambda pages: pages * PAGE)
     edges = sorted(draw(st.lists(edge, min_size=2, max_size=10, unique=True)))
     chosen = draw(st.lists(st.booleans(), min_size=len(edges) - 1, max_size=len(edges) - 1).filter(any))
-    pieces = [(a, b - a, draw(st.integers(0, 1000))) for a, b, here in zip(edges, edges[1:], chosen, strict=False) if here]
-    return draw(st.permutations(pieces))
+    pieces = []
+    offset = 0
+    for a, b in draw(st.permutations([(a, b) for a, b, here in zip(edges, edges[1:], chosen, strict=False) if here])):
+        offset += draw(st.integers(0, 100))
+        pieces.append((a, b - a, offset))
+        offset += b - a
+    return pieces
 
 
 @given(layouts())
@@ -52,7 +57,10 @@ def test_bytes_are_where_pieces_put_them_and_zeros_elsewhere(tmp_path: Path, pie
     for address, n, offset in pieces:
         memory[address : address + n] = data[offset : offset + n]
     touched = {page for address, n, _ in pieces for page in range(address // PAGE, -(-(address + n) // PAGE))}
-    covered = [sum(min(at + n, (p + 1) * PAGE) - max(at, p * PAGE) for at, n, _ in pieces if at < (p + 1) * PAGE and at + n > p * PAGE) for p in touched]
+    covered = [
+        sum(min(at + n, (p + 1) * PAGE) - max(at, p * PAGE) for at, n, _ in pieces if at < (p + 1) * PAGE and at + n > p * PAGE)
+        for p in touched
+    ]
     with ExitStack() as stack:
         image = image_of(tmp_path / "f", pieces, stack)
         assert pages_of(image) == {page: bytes(memory[page * PAGE : (page + 1) * PAGE]) for page in touched}
@@ -96,7 +104,7 @@ def test_pieces_come_from_several_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode() * 2 * PAGE)
     with ExitStack() as stack:
         files = [ImageFile(tmp_path / name, stack) for name in "ab"]
-        image = image_of_pieces(files, [(0, 0, PAGE, 0, 1), (1, 0, PAGE, PAGE, 0), (5, 0, PAGE, 0, 1)])
+        image = image_of_pieces(files, [(0, 0, PAGE, 0, 1), (1, 0, PAGE, PAGE, 0), (5, 0, PAGE, PAGE, 1)])
         assert {page: data[:1] for page, data in pages_of(image).items()} == {0: b"b", 1: b"a", 5: b"b"}
 
 
@@ -111,6 +119,7 @@ def test_pieces_come_from_several_files(tmp_path: Path) -> None:
         ([(0, 2**63 - 1, 0)], "has more than [0-9,]+ pages"),
         ([(0, PAGE, 0), (PAGE - 1, 2, 0)], "holds address 0xfff twice: damaged"),
         ([(2**64 - PAGE, PAGE, 0), (2**64 - PAGE, PAGE, 0)], "holds address 0xfffffffffffff000 twice"),
+        ([(0, PAGE, 0), (2 * PAGE, PAGE, PAGE - 1)], "claims that what is at byte 4095 is at several addresses: damaged"),
     ],
 )
 def test_pieces_that_cannot_be_are_refused(pieces: list[Piece], line: str, tmp_path: Path) -> None:
