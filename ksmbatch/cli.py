@@ -130,11 +130,14 @@ def import_(
         str | None,
         typer.Option("--format", metavar="NAME", help="Whose format; else what each looks like.", show_default=False),
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Ids in random order and no names of VMAs: for a trace that you give away.")
+    ] = False,
 ) -> int:
     """Make a trace of memory images: `ksmbatch list importers` says of which."""
     from ksmbatch.importing import import_inputs
 
-    return import_inputs(inputs, out, format_)
+    return import_inputs(inputs, out, format_, private=private)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 It reads no format itself (`importers`), and hashes nothing (`interning`).
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,20 +24,31 @@ from ksmbatch.units import format_ms
 _BLOCK: Final = 2**20  # pages at a time, so that temporaries stay small
 
 
-def import_inputs(words: Sequence[str], out: Path, format: str | None = None, console: Console | None = None) -> int:  # noqa: A002
+def import_inputs(
+    words: Sequence[str],
+    out: Path,
+    format: str | None = None,  # noqa: A002
+    *,
+    private: bool = False,
+    console: Console | None = None,
+) -> int:
     """Write the memory named by `words` (see `inputs.parse_word`) as a trace to `out`, and say what it is on `console`.
 
-    `format`: the importer for all of them; by default what each looks like. Progress goes to stderr. Returns 0. Raises
-    InputError for bad input and if `out` cannot be written; there is no file then.
+    `format`: the importer for all of them; by default what each looks like. `private`: content ids in random order, and kinds
+    of VMAs instead of names. Progress goes to stderr. Returns 0. Raises InputError for bad input and if `out` cannot be
+    written; there is no file then.
     """
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     with open_inputs(words, format) as inputs:
         _check_out(out, words)
         gone = any(moment.image.n_pages < mm.n_pages for mm in inputs.mms for moment in mm.moments)
-        with TraceWriter(out, order="memcmp", about=_about(inputs), gone=gone, made_by=_made_by(inputs)) as writer:
+        order = "none" if private else "memcmp"
+        with TraceWriter(out, order=order, about=_about(inputs), gone=gone, made_by=_made_by(inputs)) as writer:
             with _Bar(inputs.source.n_pages) as progress:
-                contents = _Contents(inputs, progress)
+                contents = _Contents(inputs, progress, shuffled=private)
             lines = _write(writer, inputs, contents, gone)
+            for mm in inputs.mms:
+                writer.vmas(mm.name, [each._replace(name=_kind(each.name)) if private else each for each in mm.regions])
         for line in lines:
             console.print(line)
         console.print(f"{out}: {inputs.n_pages:,} pages, {contents.n:,} contents")
@@ -64,12 +76,17 @@ def read_inputs(
 class _Contents:
     """What is equal to what in `inputs`. `n`: contents, that of zeros included if there is one."""
 
-    def __init__(self, inputs: Inputs, progress: Callable[[int], None] | None) -> None:
-        self._interned = intern_pages(inputs.source, progress=progress)
-        has_zero = self._interned.zero_id is not None  # then it is the first: order is memcmp's
-        self._shift = np.uint32(0 if has_zero else 1)
+    def __init__(self, inputs: Inputs, progress: Callable[[int], None] | None, *, shuffled: bool = False) -> None:
+        interned = intern_pages(inputs.source, progress=progress, ordered=not shuffled)
+        zero = interned.zero_id
+        self._ids = interned.ids
+        numbers = np.arange(1, interned.n_contents + (zero is None), dtype=np.uint32)
+        if shuffled:
+            np.random.default_rng(secrets.randbits(128)).shuffle(numbers)
+        # by what interning calls them, which is their order; zeros are 0, if there are any
+        self._numbers = numbers if zero is None else np.insert(numbers, zero, 0)
         holes = any(moment.image.n_pages > moment.image.source.n_pages for mm in inputs.mms for moment in mm.moments)
-        self.n = self._interned.n_contents + (holes and not has_zero)
+        self.n = interned.n_contents + (holes and zero is None)
 
     def at(self, mm: MmImages, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
         """Content id of every page of `mm`, uint32[pages], and whether it is there, bool[pages]."""
@@ -78,8 +95,7 @@ class _Contents:
         for first, pages, source in mm.spans(moment.image):
             there[first : first + pages] = True
             if source is not None:
-                ids = self._interned.ids[moment.first_id + source :][:pages]
-                np.add(ids, self._shift, out=content[first : first + pages])
+                content[first : first + pages] = self._numbers[self._ids[moment.first_id + source :][:pages]]
         return content, there
 
 
@@ -101,9 +117,6 @@ def _write(writer: TraceWriter, inputs: Inputs, contents: _Contents, gone: bool)
             if moment is not mm.moments[-1]:
                 now[mm.name] = content, there
             said.append(_line(mm, moment, int(np.count_nonzero(there & (content == 0)))))
-    for mm in inputs.mms:
-        if regions := mm.regions:
-            writer.vmas(mm.name, regions)
     return said
 
 
@@ -118,6 +131,13 @@ def _changed_pages(
         else:
             changed = (content[part] != before[0][part]) | (there[part] != before[1][part])
         yield np.flatnonzero(changed) + start
+
+
+def _kind(name: str) -> str:
+    """What the name of a region says without telling whose it is, in the words of `capture`."""
+    if name.startswith("["):
+        return name.strip("[]")
+    return "ram" if name.startswith("ram 0x") else "file" if name else "anonymous"
 
 
 def _check_out(out: Path, words: Sequence[str]) -> None:
@@ -135,7 +155,7 @@ def _about(inputs: Inputs) -> str:
 
 def _made_by(inputs: Inputs) -> dict[str, object]:
     formats = {mm.name: mm.moments[0].importer.name for mm in inputs.mms}
-    return {"software": f"ksmbatch {__version__}", "command": "import", "formats": formats}
+    return {"software": f"ksmbatch {__version__} import", "formats": formats}
 
 
 def _line(mm: MmImages, moment: Moment, zeros: int) -> str:

@@ -166,6 +166,23 @@ def test_the_metadata_says_who_made_it_and_nothing_of_paths(call: Call, tmp_path
     assert json.loads(metadata)["made_by"]["formats"] == {"secret-name": "raw"}
 
 
+def test_a_private_trace_has_ids_in_random_order_and_no_names(call: Call, tmp_path: Path) -> None:
+    path, _ = process_core(tmp_path)
+    call(path.name)
+    plain = read_trace("t.parquet")
+    orders = set()
+    for _ in range(3):
+        assert call(path.name, "--private")[0] == 0
+        trace = read_trace("t.parquet")
+        assert trace.order == "none"
+        assert [vma.name for vma in trace.vmas["x"]] == ["file", "anonymous", "anonymous", "anonymous"]
+        pairs = set(zip(plain.content.tolist(), trace.content.tolist(), strict=True))
+        assert len(pairs) == len(set(plain.content)) == len(set(trace.content))  # as many contents, equal where they were
+        assert (0, 0) in pairs
+        orders.add(trace.content.tobytes())
+    assert len(orders) == 3
+
+
 def test_the_same_inputs_make_the_same_bytes(call: Call) -> None:
     Path("x.img").write_bytes(some_pages(3000, 1).tobytes())
     call("x.img")
