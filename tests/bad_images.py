@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from small_images import Load, criu_image, elf, lime_range, pagemap, snapshot
+from small_images import Load, criu_image, elf, kdump, lime_range, pagemap, snapshot
 
 PAGE = 4096
 
@@ -64,6 +64,14 @@ def criu_without_pages() -> str:
     criu_of((0x1000, 1, 4))
     Path("x/pages-1.img").unlink()
     return "x"
+
+
+def dump(at: int, change: bytes, cut: int = 0) -> str:
+    """A dump of makedumpfile, changed at one place."""
+    kdump(Path("x"), [(0, np.ones((2, PAGE), np.uint8))], lambda page: True, 0)
+    data = bytearray(Path("x").read_bytes())
+    data[at : at + len(change)] = change
+    return write(data[: len(data) - cut])
 
 
 def empty_folder() -> str:
@@ -151,5 +159,11 @@ BAD: dict[str, tuple[Callable[[], str], str]] = {
     "criu: its own parent": (lambda: link(criu_of((0x1000, 1, 1)) + "/parent", "."), "x: has more than 100 parents"),
     "criu: a pagemap": (lambda: criu_of((0x1000, 1, 4)) + "/pagemap-1.img", "x/pagemap-1.img: is a file: images of CRIU are a"),
     "criu: another image": (lambda: criu_file(7), "x/pagemap-1.img: does not begin as an image of CRIU of its name does"),
+    "kdump: flattened": (lambda: begins(b"makedumpfile\0"), "x: is a flattened dump of makedumpfile (makedumpfile -R"),
+    "kdump: header only": (lambda: begins(b"KDUMP   "), "x: is a damaged dump of makedumpfile: or of a machine of 32 bits"),
+    "kdump: version 5": (lambda: dump(8, b"\5"), "x: is a dump of makedumpfile of version 5: must be 6 or later"),
+    "kdump: a part": (lambda: dump(PAGE + 12, b"\1"), "x: is one part of a dump (makedumpfile --reassemble"),
+    "kdump: large bitmaps": (lambda: dump(436, b"\xff\xff"), "x: is a damaged dump of makedumpfile: it ends at byte"),
+    "kdump: large notes": (lambda: dump(PAGE + 63, b"\1"), "x: is a damaged dump of makedumpfile: it ends at byte"),
     "criu: no head": (lambda: criu_file(0x56084025), "x/pagemap-1.img: does not say which pages-N.img it belongs to"),
 }

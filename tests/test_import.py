@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bad_images import BAD
-from small_images import Load, criu, elf, lime_range, process_core, some_pages
+from small_images import Load, criu, elf, kdump, lime_range, process_core, some_pages
 
 from ksmbatch.cli import main
 from ksmbatch.importers import IMPORTERS, signatures
@@ -256,18 +256,21 @@ def test_every_signature_names_what_it_is_and_how_to_go_on(call: Call) -> None:
 
 def test_a_dump_of_makedumpfile_names_the_extra_that_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kdumpfile", None)
-    Path("x").write_bytes(b"KDUMP   ".ljust(PAGE, b"\0"))
+    kdump(Path("x"), [(0, some_pages(5, 1))], lambda page: True, 0)
     status, _, err = call("x")
     assert (status, err.count("\n")) == (2, 1)
     assert "pip install 'ksmbatch[kdump]'" in err
 
 
-def test_a_damaged_dump_of_makedumpfile_gets_one_line(call: Call) -> None:
+def test_a_dump_whose_pages_cannot_be_unpacked_gets_one_line(call: Call) -> None:
     pytest.importorskip("kdumpfile", exc_type=ImportError)
-    Path("x").write_bytes(b"KDUMP   ".ljust(PAGE, b"\0"))
+    kdump(Path("x"), [(0, some_pages(5, 1))], lambda page: True, 0)
+    data = bytearray(Path("x").read_bytes())
+    data[-20:] = bytes(20)
+    Path("x").write_bytes(data)
     status, _, err = call("x")
     assert (status, err.count("\n")) == (2, 1)
-    assert err.startswith("x: is a damaged dump of makedumpfile")
+    assert err.startswith("x: is a damaged dump of makedumpfile: ")
 
 
 # ---- the file that comes out

@@ -49,9 +49,9 @@ def _open(probe: Probe, stack: ExitStack) -> Sequence[Image]:
         raise probe.refuse("is a flattened dump of makedumpfile", "makedumpfile -R makes a plain one of it")
     if not _looks(probe):
         raise probe.refuse("is no dump of makedumpfile")
-    library = _library(probe)
     file = ImageFile(probe.path, stack)
     header = _read_header(file)
+    library = _library(probe)
     try:
         context = library.Context()
         # read, not mapped: a map counts as memory of this process
