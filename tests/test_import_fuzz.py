@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from machines import compiled_only
 from small_images import EXAMPLES, Example
 
 from ksmbatch.errors import InputError
@@ -26,6 +27,8 @@ from ksmbatch.importing import import_inputs, read_inputs
 EXAMPLES_OF_OURS = [example for example in EXAMPLES if example.importer != "kdump"]
 MAX_SECONDS = 5
 MAX_BYTES = 2**27  # interning has a buffer of half as much
+pytestmark = compiled_only
+
 quietly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
