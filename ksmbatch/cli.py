@@ -131,6 +131,32 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command("import")
+def import_(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="[NAME=]PATH[@TIME]: a file or folder with memory, the mm whose it is, and when, such as web=first.img@0s "
+            "web=second.img@60s. Left out: the name of the file, and 0s.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="Where the trace goes.", show_default=False)],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Whose format; else what each looks like.", show_default=False),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Ids in random order and no names of VMAs: for a trace that you give away.")
+    ] = False,
+) -> int:
+    """Make a trace of memory images: `ksmbatch list importers` says of which."""
+    from ksmbatch.importing import import_inputs
+
+    return import_inputs(inputs, out, format_, private=private)
+
+
 @app.command()
 def check(
     trace: Annotated[Path, typer.Argument(metavar="TRACE.parquet", help="What to look at.", show_default=False)],

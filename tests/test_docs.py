@@ -13,10 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -26,6 +28,7 @@ from ksmbatch.config import load
 from ksmbatch.events import Discard
 from ksmbatch.generators import GENERATORS, Generator, Move, Mover
 from ksmbatch.generators.moves import lay
+from ksmbatch.importers import Importer, probe
 from ksmbatch.listing import KINDS, entries
 from ksmbatch.sections import KEYS
 from ksmbatch.topology import Topology, default_distance
@@ -36,7 +39,13 @@ FIDELITY = ROOT / "docs/fidelity.md"
 RECORDINGS = ROOT / "tests/recordings"
 SUFFIXES = "py|md|toml|json|gz|parquet|sh|ipynb|png|c"
 # that a reader will write ...
-NOT_HERE = {"configs/QUESTION.toml", "ksmbatch/generators/NAME.py", "ksmbatch/kernels/migrate/NAME.py"}
+NOT_HERE = {
+    "configs/QUESTION.toml",
+    "ksmbatch/generators/NAME.py",
+    "ksmbatch/importers/NAME.py",
+    "ksmbatch/kernels/migrate/NAME.py",
+}
+NOT_HERE |= {"state.json"}  # of Cloud Hypervisor
 NOT_HERE |= {"samples/", "nodes/", "runs.parquet", "saving.png", "results/saving.png"}  # ... or a sweep
 # where a name of a file without its folder may lie
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "ksmbatch", ROOT / "ksmbatch/kernels", ROOT / "tests/oracle")
@@ -253,6 +262,20 @@ def test_the_policy_of_extending_needs_two_places_and_works(tmp_path: Path) -> N
     replayed = json.loads((tmp_path / "out/migrate_ksm_free_node.json").read_text())
     statuses = [status for step in replayed["steps"] for status in step.get("status", [])]
     assert set(statuses) == {"EAGAIN"}
+
+
+def test_the_importer_of_extending_is_one(tmp_path: Path) -> None:
+    importer: Importer = example_of_the_docs(3).IMPORTER
+    pages = np.arange(3 * 4096, dtype=np.uint16).astype(np.uint8).reshape(3, 4096)
+    (tmp_path / "x").write_bytes(b"TOYMEM" + (3).to_bytes(2, "little") + (5).to_bytes(8, "little") + pages.tobytes())
+    given = probe(tmp_path / "x")
+    assert importer.looks(given)
+    with ExitStack() as stack:
+        (image,) = importer.open(given, stack)
+        assert image.runs.tolist() == [[5, 3]]
+        out = np.empty_like(pages)
+        image.source.read(0, out)
+        assert np.array_equal(out, pages)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

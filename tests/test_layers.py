@@ -18,6 +18,8 @@ LAYERS = (
     ("topology", "events", "metrics"),
     ("trace_format", "pagesource"),
     ("steps", "scenario", "workload", "generators", "contents", "cost"),
+    ("importers",),
+    ("inputs",),
     ("trace_metadata", "traces", "trace_nodes", "trace_memory", "trace_events", "trace_check", "trace_writer"),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
@@ -30,7 +32,7 @@ LAYERS = (
     ("address_spaces", "survey", "migration", "machine", "clock", "locks", "engine"),
     ("provenance", "results"),
     ("layout", "analysis", "moves_analysis", "drawing", "plots_moves", "plots", "tables_moves", "tables"),
-    ("replay", "sweep"),
+    ("replay", "sweep", "importing"),
     ("listing", "cli"),
     ("__main__",),
 )
