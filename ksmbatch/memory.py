@@ -1,0 +1,310 @@
+"""Memory at one moment: what every page holds after the events of a workload, where its frame lies, and who shares it by fork.
+
+Nobody merges here: steps that scan or turn knobs are passed by. Frames never run out, so none lies anywhere but where it was
+bound or moved to.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from ksmbatch.codes import Kernel
+from ksmbatch.errors import InputError
+from ksmbatch.events import (
+    Discard,
+    Exit,
+    Fork,
+    Madvise,
+    MergeAny,
+    Migrate,
+    Mmap,
+    Munmap,
+    Offline,
+    Rebind,
+    Spawn,
+    Step,
+    Write,
+)
+
+Scalar = TypeVar("Scalar", int, bool)
+Held = TypeVar("Held", bound=int | np.ndarray | None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Memory:
+    """n pages that ksmd may merge, in the order in which it scans them: mm after mm as they registered, and by address.
+
+    `mms`: names. `nodes`: NUMA nodes there are. `start`: int64[mms + 1], the pages of mm k are start[k] to start[k + 1].
+    `content`: uint64[n], equal numbers are equal pages, 0 is the page of zeros. `node`: uint8[n], the node of the page's
+    frame, or None, all on node 0. `home`: uint8[n], the node to which the page's area is bound, or None, as `node`. `frame`:
+    int64[n], pages of one number share a frame, or None, each has its own. `absent`, `barred`: int64[mms], pages that are not
+    there (or map the kernel's zero page), and pages that are there and not mergeable.
+    """
+
+    mms: tuple[str, ...]
+    nodes: int
+    start: np.ndarray
+    content: np.ndarray
+    node: np.ndarray | None = None
+    home: np.ndarray | None = None
+    frame: np.ndarray | None = None
+    absent: np.ndarray
+    barred: np.ndarray
+
+    @property
+    def mm(self) -> np.ndarray:
+        """The place in `mms` of each page's mm, int32[n]."""
+        return np.repeat(np.arange(len(self.mms), dtype=np.int32), np.diff(self.start))
+
+
+def memory_of_contents(contents: dict[str, np.ndarray], nids: Iterable[int], nodes: int) -> Memory:
+    """Memory of which nothing is known but its `contents`, by mm uint64[pages], those of mm k all on the k-th of `nids`."""
+    sizes = [content.size for content in contents.values()]
+    node = np.repeat(np.array([*nids], np.uint8), sizes)
+    none = np.zeros(len(sizes), np.int64)
+    return Memory(
+        mms=tuple(contents),
+        nodes=nodes,
+        start=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
+        content=np.concatenate([np.zeros(0, np.uint64), *contents.values()]),
+        node=node if node.any() else None,
+        absent=none,
+        barred=none,
+    )
+
+
+def memory_after(snapshots: Iterable[Iterable[Step]], nodes: int, kernel: Kernel) -> Memory:
+    """The memory that is there when all steps of `snapshots` have happened, on a host with nodes 0 to `nodes` - 1.
+
+    `kernel`: whose prctl(PR_SET_MEMORY_MERGE) it is. Raises InputError where a node goes offline: where its pages went depends
+    on how full the others are.
+    """
+    host = _Host(kernel)
+    for step in chain.from_iterable(snapshots):
+        host.apply(step)
+    return host.memory(nodes)
+
+
+class _Area:
+    """The pages of one mapping. What is the same for all of them is a scalar, or None, until it is not."""
+
+    def __init__(self, pages: int, nid: int, mergeable: bool) -> None:
+        self.pages = pages
+        self.nid = nid  # where its next frames come from
+        self.content: np.ndarray | None = None
+        self.present = np.zeros(0, np.bool_)  # with the first write it has a place for every page, as content does
+        self.mergeable: bool | np.ndarray = mergeable
+        self.node: int | np.ndarray = nid  # where its frames are
+        self.frame: np.ndarray | None = None
+
+    def write(self, pages: np.ndarray, contents: np.ndarray, first_frame: int) -> None:
+        """New contents; what shared a frame or was absent gets a frame of its own, numbered from `first_frame` on."""
+        if self.content is None:
+            self.content, self.present = np.zeros(self.pages, np.uint64), np.zeros(self.pages, np.bool_)
+        if not (isinstance(self.node, int) and self.node == self.nid):
+            fresh = pages[~self.present[pages]] if self.frame is None else pages
+            self.node = _changed(self.node, self.pages, fresh, self.nid)
+        if self.frame is not None:
+            self.frame[pages] = first_frame + np.arange(pages.size)
+        self.content[pages] = contents
+        self.present[pages] = True
+
+    def forget(self, first: int, count: int) -> None:
+        """Pages that are there no more."""
+        if self.content is not None:
+            self.present[first : first + count] = False
+
+    def move(self, first: int, count: int, nid: int) -> np.ndarray:
+        """The frames of these pages move to node `nid`. Returns: their numbers, if any is shared by fork."""
+        if self.content is None:
+            return np.zeros(0, np.int64)
+        pages = first + np.flatnonzero(self.present[first : first + count])
+        self.node = _changed(self.node, self.pages, pages, nid)
+        return np.zeros(0, np.int64) if self.frame is None else self.frame[pages]
+
+    def follow(self, frames: np.ndarray, nid: int) -> None:
+        """What maps any of `frames` has it on node `nid`."""
+        if self.frame is not None and frames.size:
+            self.node = _changed(self.node, self.pages, np.flatnonzero(np.isin(self.frame, frames) & self.present), nid)
+
+    def advise(self, first: int, count: int, mergeable: bool) -> None:
+        """Pages become mergeable, or are so no more."""
+        if count == self.pages:
+            self.mergeable = mergeable
+        else:
+            self.mergeable = _changed(self.mergeable, self.pages, slice(first, first + count), mergeable)
+
+    def fork(self, first_frame: int) -> "_Area":
+        """The same in a child; frames are shared from now on, numbered from `first_frame` on if they had no numbers."""
+        if self.frame is None and self.content is not None:
+            self.frame = first_frame + np.arange(self.pages)
+        child = _Area(self.pages, self.nid, mergeable=False)
+        child.content, child.present = _copy(self.content), self.present.copy()
+        child.mergeable, child.node, child.frame = _copy(self.mergeable), _copy(self.node), _copy(self.frame)
+        return child
+
+    def candidates(self) -> np.ndarray:
+        """The pages that ksmd may merge, ascending, int64."""
+        if not isinstance(self.mergeable, np.ndarray):
+            return np.flatnonzero(self.present) if self.mergeable else np.zeros(0, np.int64)
+        return np.flatnonzero(self.present & self.mergeable) if self.content is not None else np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Process:
+    areas: dict[str, _Area]
+    merge_any: bool = False
+
+
+class _Host:
+    """Lets steps happen to processes, without ksmd."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._processes: dict[str, _Process] = {}
+        self._registered: dict[str, None] = {}  # with ksmd, in the order in which it scans them
+        self._next_frame = 0  # frames have numbers only where somebody forked
+
+    def apply(self, step: Step) -> None:
+        """Lets `step` happen."""
+        handler = self._handlers.get(type(step))
+        if handler is not None:
+            handler(self, step)
+
+    def _spawn(self, step: Spawn) -> None:
+        self._processes[step.proc] = _Process({})
+
+    def _mmap(self, step: Mmap) -> None:
+        process = self._processes[step.proc]
+        mergeable = step.mergeable or process.merge_any
+        process.areas[step.area] = _Area(step.pages, step.node, mergeable)
+        self._register(step.proc, mergeable)
+
+    def _write(self, step: Write) -> None:
+        if step.pages.size:
+            self._area(step).write(step.pages, step.contents, self._next_frame)
+            self._next_frame += step.pages.size
+
+    def _forget(self, step: Discard | Munmap) -> None:
+        self._area(step).forget(step.first, step.count)
+
+    def _madvise(self, step: Madvise) -> None:
+        self._area(step).advise(step.first, step.count, step.mergeable)
+        self._register(step.proc, step.mergeable)
+
+    def _merge_any(self, step: MergeAny) -> None:
+        process = self._processes[step.proc]
+        if self._kernel < Kernel.V6_12 or process.merge_any == bool(step.value):
+            return
+        process.merge_any = bool(step.value)
+        for area in process.areas.values():
+            area.advise(0, area.pages, process.merge_any)
+        self._register(step.proc, process.merge_any)
+
+    def _migrate(self, step: Migrate) -> None:
+        shared = self._area(step).move(step.first, step.count, step.node)
+        for process in self._processes.values():
+            for area in process.areas.values():
+                area.follow(shared, step.node)
+
+    def _rebind(self, step: Rebind) -> None:
+        self._area(step).nid = step.node
+
+    def _fork(self, step: Fork) -> None:
+        parent = self._processes[step.proc]
+        child = _Process({}, parent.merge_any)
+        for name, area in parent.areas.items():
+            child.areas[name] = area.fork(self._next_frame)
+            self._next_frame += area.pages
+        self._processes[step.child] = child
+        self._register(step.child, step.proc in self._registered)
+
+    def _exit(self, step: Exit) -> None:
+        del self._processes[step.proc]
+        self._registered.pop(step.proc, None)
+
+    def _offline(self, step: Offline) -> None:
+        rule = "takes no memory whose nodes go offline: where its pages go depends on how full the others are"
+        raise InputError(key="offline", value=step.node, rule=rule)
+
+    _handlers: ClassVar[dict[type, Callable[..., None]]] = {
+        Spawn: _spawn,
+        Mmap: _mmap,
+        Write: _write,
+        Discard: _forget,
+        Munmap: _forget,
+        Madvise: _madvise,
+        MergeAny: _merge_any,
+        Migrate: _migrate,
+        Rebind: _rebind,
+        Fork: _fork,
+        Exit: _exit,
+        Offline: _offline,
+    }
+
+    def _area(self, step: Write | Discard | Munmap | Madvise | Migrate | Rebind) -> _Area:
+        return self._processes[step.proc].areas[step.area]
+
+    def _register(self, proc: str, mergeable: bool) -> None:
+        if mergeable:
+            self._registered.setdefault(proc)
+
+    # ---- what is there
+
+    def memory(self, nodes: int) -> Memory:
+        """What is there now."""
+        mms = [*self._registered, *(name for name in self._processes if name not in self._registered)]
+        areas = [(k, area) for k, name in enumerate(mms) for area in self._processes[name].areas.values()]
+        parts = [(area, area.candidates()) for _, area in areas]
+        per_mm = np.zeros((3, len(mms)), np.int64)  # mapped, there, mergeable too
+        for (k, area), (_, pages) in zip(areas, parts, strict=True):
+            per_mm[:, k] += np.array([area.pages, np.count_nonzero(area.present), pages.size])
+        mapped, there, mergeable = per_mm
+        n_pages = int(mergeable.sum())
+        node = _joined(((pages, area.node) for area, pages in parts), n_pages, np.uint8)
+        home = _joined(((pages, area.nid) for area, pages in parts), n_pages, np.uint8)
+        return Memory(
+            mms=tuple(mms),
+            nodes=nodes,
+            start=np.concatenate([[0], mergeable.cumsum()]),
+            content=_joined(((pages, area.content) for area, pages in parts), n_pages, np.uint64),
+            node=node if node.any() else None,
+            home=None if np.array_equal(home, node) else home,
+            frame=self._frames(parts, n_pages),
+            absent=mapped - there,
+            barred=there - mergeable,
+        )
+
+    def _frames(self, parts: Sequence[tuple[_Area, np.ndarray]], n_pages: int) -> np.ndarray | None:
+        if all(area.frame is None for area, _ in parts):
+            return None
+        for area, _ in parts:
+            if area.frame is None:
+                area.frame = self._next_frame + np.arange(area.pages)
+                self._next_frame += area.pages
+        return _joined(((pages, area.frame) for area, pages in parts), n_pages, np.int64)
+
+
+def _joined(parts: Iterable[tuple[np.ndarray, int | np.ndarray | None]], n: int, kind: type[np.generic]) -> np.ndarray:
+    """For every (pages, values) the values of those pages, one after the other; a number is the value of all."""
+    joined = np.empty(n, kind)
+    end = 0
+    for pages, values in parts:
+        first, end = end, end + pages.size
+        joined[first:end] = values[pages] if isinstance(values, np.ndarray) else (values or 0)
+    return joined
+
+
+def _changed(values: Scalar | np.ndarray, n: int, where: np.ndarray | slice, value: Scalar) -> np.ndarray:
+    """`values`, of n pages, with `value` at some."""
+    if not isinstance(values, np.ndarray):
+        values = np.full(n, values, np.bool_ if isinstance(values, bool) else np.uint8)
+    values[where] = value
+    return values
+
+
+def _copy(value: Held) -> Held:
+    return value.copy() if isinstance(value, np.ndarray) else value
