@@ -4,7 +4,7 @@ Nobody merges here: steps that scan or turn knobs are passed by. Frames never ru
 bound or moved to.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar, TypeVar
@@ -100,15 +100,17 @@ class _Area:
         self.node: int | np.ndarray = nid  # where its frames are
         self.frame: np.ndarray | None = None
 
-    def write(self, pages: np.ndarray, contents: np.ndarray, first_frame: int) -> None:
-        """New contents; what shared a frame or was absent gets a frame of its own, numbered from `first_frame` on."""
+    def write(self, pages: np.ndarray, contents: np.ndarray, frames: "_Frames") -> None:
+        """New contents; what was absent or shared a frame by fork gets a frame of its own."""
         if self.content is None:
             self.content, self.present = np.zeros(self.pages, np.uint64), np.zeros(self.pages, np.bool_)
         if not (isinstance(self.node, int) and self.node == self.nid):
-            fresh = pages[~self.present[pages]] if self.frame is None else pages
-            self.node = _changed(self.node, self.pages, fresh, self.nid)
+            in_place = self.present[pages]
+            if self.frame is not None:
+                in_place &= ~frames.are_shared(self.frame[pages])
+            self.node = _changed(self.node, self.pages, pages[~in_place], self.nid)
         if self.frame is not None:
-            self.frame[pages] = first_frame + np.arange(pages.size)
+            self.frame[pages] = frames.new(pages.size)  # a page that was written in place has nobody to share the old number
         self.content[pages] = contents
         self.present[pages] = True
 
@@ -137,10 +139,10 @@ class _Area:
         else:
             self.mergeable = _changed(self.mergeable, self.pages, slice(first, first + count), mergeable)
 
-    def fork(self, first_frame: int) -> "_Area":
-        """The same in a child; frames are shared from now on, numbered from `first_frame` on if they had no numbers."""
+    def fork(self, frames: "_Frames") -> "_Area":
+        """The same in a child; frames are shared from now on, and have numbers."""
         if self.frame is None and self.content is not None:
-            self.frame = first_frame + np.arange(self.pages)
+            self.frame = frames.new(self.pages)
         child = _Area(self.pages, self.nid, mergeable=False)
         child.content, child.present = _copy(self.content), self.present.copy()
         child.mergeable, child.node, child.frame = _copy(self.mergeable), _copy(self.node), _copy(self.frame)
@@ -151,6 +153,28 @@ class _Area:
         if not isinstance(self.mergeable, np.ndarray):
             return np.flatnonzero(self.present) if self.mergeable else np.zeros(0, np.int64)
         return np.flatnonzero(self.present & self.mergeable) if self.content is not None else np.zeros(0, np.int64)
+
+
+class _Frames:
+    """Numbers for frames, which pages have only where somebody forked, and who else has a frame."""
+
+    def __init__(self, areas: Callable[[], Iterable[_Area]]) -> None:
+        self._areas = areas
+        self._next = 0
+
+    def new(self, n: int) -> np.ndarray:
+        """`n` numbers that no frame has, int64."""
+        first, self._next = self._next, self._next + n
+        return np.arange(first, self._next)
+
+    def are_shared(self, frames: np.ndarray) -> np.ndarray:
+        """Whether several pages have each of `frames`, bool."""
+        times = np.zeros(frames.size, np.int64)
+        for area in self._areas():
+            if area.frame is not None:
+                times += np.isin(frames, area.frame[area.present])
+        shared: np.ndarray = times > 1
+        return shared
 
 
 @dataclass(slots=True)
@@ -166,7 +190,7 @@ class _Host:
         self._kernel = kernel
         self._processes: dict[str, _Process] = {}
         self._registered: dict[str, None] = {}  # with ksmd, in the order in which it scans them
-        self._next_frame = 0  # frames have numbers only where somebody forked
+        self._frames = _Frames(self._areas)
 
     def apply(self, step: Step) -> None:
         """Lets `step` happen."""
@@ -185,8 +209,7 @@ class _Host:
 
     def _write(self, step: Write) -> None:
         if step.pages.size:
-            self._area(step).write(step.pages, step.contents, self._next_frame)
-            self._next_frame += step.pages.size
+            self._area(step).write(step.pages, step.contents, self._frames)
 
     def _forget(self, step: Discard | Munmap) -> None:
         self._area(step).forget(step.first, step.count)
@@ -206,20 +229,16 @@ class _Host:
 
     def _migrate(self, step: Migrate) -> None:
         shared = self._area(step).move(step.first, step.count, step.node)
-        for process in self._processes.values():
-            for area in process.areas.values():
-                area.follow(shared, step.node)
+        for area in self._areas():
+            area.follow(shared, step.node)
 
     def _rebind(self, step: Rebind) -> None:
         self._area(step).nid = step.node
 
     def _fork(self, step: Fork) -> None:
         parent = self._processes[step.proc]
-        child = _Process({}, parent.merge_any)
-        for name, area in parent.areas.items():
-            child.areas[name] = area.fork(self._next_frame)
-            self._next_frame += area.pages
-        self._processes[step.child] = child
+        areas = {name: area.fork(self._frames) for name, area in parent.areas.items()}
+        self._processes[step.child] = _Process(areas, parent.merge_any)
         self._register(step.child, step.proc in self._registered)
 
     def _exit(self, step: Exit) -> None:
@@ -244,6 +263,9 @@ class _Host:
         Exit: _exit,
         Offline: _offline,
     }
+
+    def _areas(self) -> Iterator[_Area]:
+        return (area for process in self._processes.values() for area in process.areas.values())
 
     def _area(self, step: Write | Discard | Munmap | Madvise | Migrate | Rebind) -> _Area:
         return self._processes[step.proc].areas[step.area]
@@ -273,18 +295,17 @@ class _Host:
             content=_joined(((pages, area.content) for area, pages in parts), n_pages, np.uint64),
             node=node if node.any() else None,
             home=None if np.array_equal(home, node) else home,
-            frame=self._frames(parts, n_pages),
+            frame=self._frames_of(parts, n_pages),
             absent=mapped - there,
             barred=there - mergeable,
         )
 
-    def _frames(self, parts: Sequence[tuple[_Area, np.ndarray]], n_pages: int) -> np.ndarray | None:
+    def _frames_of(self, parts: Sequence[tuple[_Area, np.ndarray]], n_pages: int) -> np.ndarray | None:
         if all(area.frame is None for area, _ in parts):
             return None
         for area, _ in parts:
             if area.frame is None:
-                area.frame = self._next_frame + np.arange(area.pages)
-                self._next_frame += area.pages
+                area.frame = self._frames.new(area.pages)
         return _joined(((pages, area.frame) for area, pages in parts), n_pages, np.int64)
 
 
