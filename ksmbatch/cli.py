@@ -114,6 +114,47 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command()
+def estimate(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="A trace or a CONFIG.toml: memory that is there.", show_default=False),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one object.")] = False,
+    max_page_sharing: Annotated[
+        int | None, typer.Option(metavar="N", help="The knob; else the configuration's, or 256.", show_default=False)
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a picture.", show_default=False)] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="NUMA nodes for traces that name none: mm k on node k mod N.", show_default=False),
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(metavar="MM=NODE", help="Where an mm's memory lies.", show_default=False)
+    ] = None,
+    snapshot: Annotated[str, typer.Option(metavar="first|last", help="Which moment of memory over time.")] = "last",
+    sample: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Look at a share of the contents, say 0.01; with error bars.", show_default=False),
+    ] = None,
+    overrides: _Set = None,
+) -> int:
+    """Say what KSM would save on this memory, without simulating time."""
+    from ksmbatch.estimating import estimate_inputs
+
+    return estimate_inputs(
+        inputs,
+        overrides=overrides or (),
+        max_page_sharing=max_page_sharing,
+        nodes=nodes,
+        binding=node or (),
+        moment=snapshot,
+        fraction=sample,
+        plot=plot,
+        echo_json=typer.echo if as_json else None,
+    )
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],

@@ -15,6 +15,7 @@ from ksmbatch.generators.rng import key, uniform
 _CHUNK: Final = 1 << 20  # pages hashed at a time
 _BUCKET_BITS: Final = 20
 _CHANCE_BITS: Final = 42
+_FAR_FULLER: Final = 4
 _Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
 _UNSEEN: Final = math.log(20)  # where so many were to be expected, that none is seen has a chance of 5 %
 
@@ -88,8 +89,8 @@ class Draw:
     """Which contents are looked at: the page of zeros and what is frequent in any case, others with probability `fraction`.
 
     Chance is a hash of the content, so all pages of a content are looked at, or none. Contents are counted by hash in
-    buckets first; the fullest buckets, with a share of `fraction` of all pages, are looked at in any case. So a content that
-    is left to chance has at most `most_left` pages.
+    buckets first; those far fuller than the mean are looked at in any case, and at least the fullest, with a share of
+    `fraction` of all pages. So a content that is left to chance has at most `most_left` pages.
     """
 
     def __init__(self, content: np.ndarray, fraction: float, seed: int) -> None:
@@ -103,7 +104,8 @@ class Draw:
             bucket, _ = self._hash(part[part != 0])
             pages += np.bincount(bucket, minlength=pages.size)
         fullest = pages.argsort(kind="stable")[::-1]
-        n_certain = int(pages[fullest].cumsum().searchsorted(fraction * pages.sum(), side="right"))
+        affordable = int(pages[fullest].cumsum().searchsorted(fraction * pages.sum(), side="right"))
+        n_certain = max(affordable, int(np.count_nonzero(pages > _FAR_FULLER * pages.mean())))
         self._certain = np.zeros(pages.size, np.bool_)
         self._certain[fullest[:n_certain]] = True
         self.most_left = int(pages[fullest[n_certain]]) if n_certain < pages.size else 0

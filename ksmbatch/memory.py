@@ -14,16 +14,24 @@ import numpy as np
 from ksmbatch.codes import Kernel
 from ksmbatch.errors import InputError
 from ksmbatch.events import (
+    ClearFrames,
     Discard,
     Exit,
     Fork,
+    FullScan,
     Madvise,
     MergeAny,
     Migrate,
     Mmap,
+    Mprotect,
     Munmap,
     Offline,
+    Online,
+    Read,
     Rebind,
+    Scan,
+    SetKnob,
+    SetRun,
     Spawn,
     Step,
     Write,
@@ -100,7 +108,7 @@ class _Area:
         self.node: int | np.ndarray = nid  # where its frames are
         self.frame: np.ndarray | None = None
 
-    def write(self, pages: np.ndarray, contents: np.ndarray, frames: "_Frames") -> None:
+    def write(self, pages: np.ndarray | slice, contents: np.ndarray, frames: "_Frames") -> None:
         """New contents; what was absent or shared a frame by fork gets a frame of its own."""
         if self.content is None:
             self.content, self.present = np.zeros(self.pages, np.uint64), np.zeros(self.pages, np.bool_)
@@ -108,9 +116,9 @@ class _Area:
             in_place = self.present[pages]
             if self.frame is not None:
                 in_place &= ~frames.are_shared(self.frame[pages])
-            self.node = _changed(self.node, self.pages, pages[~in_place], self.nid)
+            self.node = _changed(self.node, self.pages, np.arange(self.pages)[pages][~in_place], self.nid)
         if self.frame is not None:
-            self.frame[pages] = frames.new(pages.size)  # a page that was written in place has nobody to share the old number
+            self.frame[pages] = frames.new(contents.size)  # a page that was written in place has nobody to share the old number
         self.content[pages] = contents
         self.present[pages] = True
 
@@ -194,9 +202,7 @@ class _Host:
 
     def apply(self, step: Step) -> None:
         """Lets `step` happen."""
-        handler = self._handlers.get(type(step))
-        if handler is not None:
-            handler(self, step)
+        self._handlers[type(step)](self, step)
 
     def _spawn(self, step: Spawn) -> None:
         self._processes[step.proc] = _Process({})
@@ -208,8 +214,8 @@ class _Host:
         self._register(step.proc, mergeable)
 
     def _write(self, step: Write) -> None:
-        if step.pages.size:
-            self._area(step).write(step.pages, step.contents, self._frames)
+        if step.contents.size:
+            self._area(step).write(_places(step.pages), step.contents, self._frames)
 
     def _forget(self, step: Discard | Munmap) -> None:
         self._area(step).forget(step.first, step.count)
@@ -249,6 +255,9 @@ class _Host:
         rule = "takes no memory whose nodes go offline: where its pages go depends on how full the others are"
         raise InputError(key="offline", value=step.node, rule=rule)
 
+    def _nothing(self, step: Step) -> None:
+        """What is read is the kernel's zero page, which ksmd passes by; the other steps are not about what pages hold."""
+
     _handlers: ClassVar[dict[type, Callable[..., None]]] = {
         Spawn: _spawn,
         Mmap: _mmap,
@@ -262,6 +271,7 @@ class _Host:
         Fork: _fork,
         Exit: _exit,
         Offline: _offline,
+        **dict.fromkeys((Read, Mprotect, Online, ClearFrames, Scan, FullScan, SetKnob, SetRun), _nothing),
     }
 
     def _areas(self) -> Iterator[_Area]:
@@ -317,6 +327,11 @@ def _joined(parts: Iterable[tuple[np.ndarray, int | np.ndarray | None]], n: int,
         first, end = end, end + pages.size
         joined[first:end] = values[pages] if isinstance(values, np.ndarray) else (values or 0)
     return joined
+
+
+def _places(pages: object) -> np.ndarray | slice:
+    """Page numbers, an array or a range, as what an array takes at once."""
+    return slice(pages.start, pages.stop) if isinstance(pages, range) else np.asarray(pages)
 
 
 def _changed(values: Scalar | np.ndarray, n: int, where: np.ndarray | slice, value: Scalar) -> np.ndarray:
