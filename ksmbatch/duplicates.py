@@ -37,14 +37,15 @@ class Groups:
     """g groups of at least two equal pages, m pages in all.
 
     `content`: uint64[g], ascending. `start`: int64[g + 1], the pages of group k are page[start[k]] to page[start[k + 1] - 1].
-    `page`: int64[m], places in the memory, ascending within a group. `chance`: float64[g], the probability with which the
-    group came into the sample, or None: these are all groups.
+    `page`: int64[m], places in the memory, ascending within a group. `fraction`: the probability with which a group that is
+    not `certain` (bool[g]) came into the sample; 1: these are all groups.
     """
 
     content: np.ndarray
     start: np.ndarray
     page: np.ndarray
-    chance: np.ndarray | None = None
+    certain: np.ndarray
+    fraction: float = 1.0
 
     @property
     def size(self) -> np.ndarray:
@@ -57,6 +58,11 @@ class Groups:
         """The group of each of `page`, int64[m]."""
         return np.repeat(np.arange(self.content.size), self.size)
 
+    @property
+    def weight(self) -> np.ndarray:
+        """For how many groups each stands, float64[g]."""
+        return np.where(self.certain, 1.0, 1 / self.fraction)
+
     def total(self, amount: np.ndarray) -> Figure:
         """The sum over all groups there are of a non-negative `amount`, int64[g].
 
@@ -65,23 +71,22 @@ class Groups:
         the usual size that was not drawn: so it is not empty where hardly anything was. What was seen is there at least.
         """
         seen = int(amount.sum())
-        if self.chance is None:
+        if self.fraction == 1:
             return Figure(seen, seen, seen)
-        drawn = (self.chance < 1) & (amount > 0)
-        chance, some = self.chance[drawn], amount[drawn].astype(np.float64)
-        value = seen + float((some * (1 / chance - 1)).sum())
-        variance = float((some**2 * (1 - chance) / chance**2).sum())
-        least = float(self.chance.min(initial=1.0))
-        if least < 1:
-            usual = float(np.sqrt((some**2).mean())) if some.size else 1.0
-            variance += _UNSEEN * usual**2 * (1 - least) / least**2
+        # what is drawn is contents: the parts of one that is split by node come together
+        first = np.flatnonzero(np.diff(self.content, prepend=~self.content[:1]))
+        by_content = np.add.reduceat(amount, first) if first.size else amount
+        drawn = by_content[~self.certain[first]].astype(np.float64)
+        drawn = drawn[drawn != 0]
+        value = seen + drawn.sum() * (1 / self.fraction - 1)
+        usual = (drawn**2).mean() if drawn.size else 1.0
+        variance = ((drawn**2).sum() + _UNSEEN * usual) * (1 - self.fraction) / self.fraction**2
         margin = _Z * math.sqrt(variance)
         return Figure(round(value), max(seen, math.floor(value - margin)), math.ceil(value + margin))
 
     def total_by(self, place: np.ndarray, amount: np.ndarray, n: int) -> np.ndarray:
         """Sums, int64[n]: `amount` (int64[m]) of each of `page` counts for its `place` (integers below n, [m]). Estimates."""
-        weights = amount if self.chance is None else amount / self.chance[self.of_page]
-        sums: np.ndarray = np.rint(np.bincount(place, weights, minlength=n)).astype(np.int64)
+        sums: np.ndarray = np.rint(np.bincount(place, amount * self.weight[self.of_page], minlength=n)).astype(np.int64)
         return sums
 
 
@@ -118,10 +123,11 @@ class Draw:
             found.append(np.flatnonzero(self._certain[bucket] | drawn | (part == 0)) + number * _CHUNK)
         return np.concatenate(found)
 
-    def chance(self, content: np.ndarray) -> np.ndarray:
-        """The probability with which each of these contents is looked at, float64."""
+    def is_certain(self, content: np.ndarray) -> np.ndarray:
+        """Whether each of these contents is looked at in any case, bool."""
         bucket, _ = self._hash(content)
-        return np.where(self._certain[bucket] | (content == 0), 1.0, self.fraction)
+        certain: np.ndarray = self._certain[bucket] | (content == 0)
+        return certain
 
     def _hash(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The bucket of each content, and whether it is drawn."""
@@ -135,7 +141,7 @@ def group(content: np.ndarray, draw: Draw | None = None) -> Groups:
         return _grouped(content, None)
     pages = draw.pages(content)
     groups = _grouped(content[pages], pages)
-    return Groups(groups.content, groups.start, groups.page, draw.chance(groups.content))
+    return Groups(groups.content, groups.start, groups.page, draw.is_certain(groups.content), draw.fraction)
 
 
 def regroup(groups: Groups, node: np.ndarray, nodes: int) -> Groups:
@@ -152,7 +158,8 @@ def regroup(groups: Groups, node: np.ndarray, nodes: int) -> Groups:
         groups.content[owner],
         np.append(first, part.size),
         groups.page[order],
-        None if groups.chance is None else groups.chance[owner],
+        groups.certain[owner],
+        groups.fraction,
     )
 
 
@@ -171,7 +178,7 @@ def _grouped(content: np.ndarray, places: np.ndarray | None) -> Groups:
     keys &= (np.uint64(1) << bits) - np.uint64(1)
     pages = keys.view(np.int64)
     start = np.append(number.searchsorted(np.arange(values.size, dtype=np.uint64)), number.size)
-    return Groups(values, start, pages if places is None else places[pages])
+    return Groups(values, start, pages if places is None else places[pages], np.ones(values.size, np.bool_))
 
 
 def _twins(content: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -257,9 +257,9 @@ class _Holders:
         nonzero = groups.content != 0
         self.within = np.where(nonzero, groups.size - n_holders, 0)
         self.between = np.where(nonzero, n_holders - 1, 0)
-        chance = np.ones(of_group.size) if groups.chance is None else groups.chance[of_group]
-        self.mm_self = _rounded(np.bincount(of_mm, (size - 1) / chance, minlength=n_mms))
-        self.mm_inter = _rounded(np.bincount(of_mm, self._common / chance, minlength=n_mms))
+        weight = groups.weight[of_group]
+        self.mm_self = _rounded(np.bincount(of_mm, (size - 1) * weight, minlength=n_mms))
+        self.mm_inter = _rounded(np.bincount(of_mm, self._common * weight, minlength=n_mms))
 
     def matrix(self) -> np.ndarray | None:
         """Contents that two mms hold both; on the diagonal what each saves alone."""
@@ -273,10 +273,8 @@ class _Holders:
         for block, (first, stop) in enumerate(pairwise(edges)):
             held = np.zeros((n_mms, _BLOCK), np.float32)
             held[of_mm[first:stop], column[first:stop] - block * _BLOCK] = 1
-            counted = held
-            if self._groups.chance is not None:
-                counted = held.copy()
-                counted[:, column[first:stop] - block * _BLOCK] /= self._groups.chance[of_group[first:stop]]
+            counted = held.copy()
+            counted[of_mm[first:stop], column[first:stop] - block * _BLOCK] = self._groups.weight[of_group[first:stop]]
             common += held @ counted.T
         matrix = _rounded(common)
         np.fill_diagonal(matrix, self.mm_self)
