@@ -24,7 +24,7 @@ class Converged:
 
     `shared`: int64[g], KSM pages, `pages_shared`. `merged`: int64[g], pages that map one. `freed`: int64[g], frames that are
     free again. `owner`: int64[m], for each of `Groups.page` the page whose frame it maps in the end; where it did not merge
-    itself, or one with which fork shares its frame.
+    itself, or one with which fork shares its frame. Empty where nobody asked.
     """
 
     shared: np.ndarray
@@ -39,26 +39,28 @@ class Converged:
         return sharing
 
 
-def converge(groups: Groups, max_page_sharing: int, frame: np.ndarray | None = None) -> Converged:
-    """What ksmd makes of `groups`, those of one tree each. `frame`: int64, the frame of every page of the memory, if any is
-    shared by fork."""
-    plain = _fill(groups, max_page_sharing)
-    if frame is None or groups.page.size == 0:
-        return plain
-    return _with_forks(groups, max_page_sharing, frame[groups.page], plain)
+def converge(groups: Groups, max_page_sharing: int, frame: np.ndarray | None = None, *, placed: bool = True) -> Converged:
+    """What ksmd makes of `groups`, those of one tree each.
 
-
-def _fill(groups: Groups, most: int) -> Converged:
+    `frame`: int64, the frame of every page of the memory, if any is shared by fork. `placed`: work out `owner`.
+    """
     size = groups.size
-    full, rest = np.divmod(size, most)
+    full, rest = np.divmod(size, max_page_sharing)
     shared = full + (rest >= 2)
     merged = size - (rest == 1)
-    # per page: its place in the group, and the second of the KSM page that it falls into
-    first = np.repeat(groups.start[:-1], size)
-    place = np.arange(groups.page.size) - first
-    second = first + place // most * most + 1
-    owner = np.where(place < np.repeat(merged, size), groups.page[np.minimum(second, groups.page.size - 1)], groups.page)
-    return Converged(shared, merged, merged - shared, owner)
+    forked = frame is not None and groups.page.size > 0
+    owner = _owners(groups, max_page_sharing, merged) if placed or forked else np.zeros(0, np.int64)
+    plain = Converged(shared, merged, merged - shared, owner)
+    return _with_forks(groups, max_page_sharing, frame[groups.page], plain) if frame is not None and forked else plain
+
+
+def _owners(groups: Groups, most: int, merged: np.ndarray) -> np.ndarray:
+    """The page whose frame each page maps in the end, where fork shares none. `merged`: pages that merge, by group."""
+    size, n_pages = groups.size, groups.page.size
+    place = np.arange(n_pages) - np.repeat(groups.start[:-1], size)
+    within = place % most if most < size.max(initial=0) else place  # its place in its KSM page, of which the second counts
+    second = np.minimum(np.arange(n_pages) - within + 1, n_pages - 1)
+    return np.where(place < np.repeat(merged, size), groups.page[second], groups.page)
 
 
 def _with_forks(groups: Groups, most: int, frame: np.ndarray, plain: Converged) -> Converged:

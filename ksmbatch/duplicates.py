@@ -10,11 +10,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ksmbatch.generators.rng import key, uniform
+from ksmbatch.generators.rng import key
 
-_CHUNK: Final = 1 << 20  # pages hashed at a time
+_CHUNK: Final = 1 << 20  # pages looked at at a time
+_CACHED: Final = 1 << 14  # pages hashed at a time
 _BUCKET_BITS: Final = 20
-_CHANCE_BITS: Final = 42
+_CHANCE_BITS: Final = 32
+_FACTORS: Final = tuple(np.uint64(key(k) | 1) for k in range(3))
 _FAR_FULLER: Final = 4
 _Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
 _UNSEEN: Final = math.log(20)  # where so many were to be expected, that none is seen has a chance of 5 %
@@ -100,10 +102,10 @@ class Draw:
 
     def __init__(self, content: np.ndarray, fraction: float, seed: int) -> None:
         self.fraction = fraction
-        self._key = key(seed)
+        self._key = np.uint64(key(seed))
         # some 64 pages to a bucket, so that one content of thousands makes its bucket stand out
         bits = min(max((content.size // 64).bit_length(), 4), _BUCKET_BITS)
-        self._mask = (1 << bits) - 1
+        self._mask = np.uint64((1 << bits) - 1)
         pages = np.zeros(1 << bits, np.int64)
         for part in _chunks(content):
             bucket, _ = self._hash(part[part != 0])
@@ -131,8 +133,18 @@ class Draw:
 
     def _hash(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The bucket of each content, and whether it is drawn."""
-        mixed = uniform(self._key, content, 1 << (_BUCKET_BITS + _CHANCE_BITS))
-        return mixed & self._mask, mixed >> _BUCKET_BITS < self.fraction * 2**_CHANCE_BITS
+        mixed = content.copy()
+        for first in range(0, mixed.size, _CACHED):
+            part = mixed[first : first + _CACHED]
+            part ^= self._key
+            for factor in _FACTORS:
+                part ^= part >> np.uint64(32)
+                part *= factor
+        # the upper bits of a product depend on all bits of its factors
+        chance = mixed >> np.uint64(64 - _CHANCE_BITS)
+        mixed >>= np.uint64(64 - _CHANCE_BITS - _BUCKET_BITS)
+        mixed &= self._mask
+        return mixed.view(np.int64), chance < np.uint64(round(self.fraction * 2**_CHANCE_BITS))
 
 
 def group(content: np.ndarray, draw: Draw | None = None) -> Groups:

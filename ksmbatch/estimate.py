@@ -20,7 +20,7 @@ SHARINGS: Final = (2, 16, 256, 1_000_000)  # the settings of max_page_sharing th
 PAGE_BYTES: Final = 4096
 ITEM_BYTES: Final = 64  # sizeof(struct ksm_rmap_item), as general_profit counts it
 MATRIX_MMS: Final = 256  # more cannot be read, and take long
-_BLOCK: Final = 1 << 16  # contents multiplied at a time: their counts are exact in float32
+_BLOCK: Final = 1 << 13  # contents multiplied at a time: counts are exact in float32, and stay in the cache
 
 
 class Setting(NamedTuple):
@@ -131,7 +131,8 @@ def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: 
     draw = None if fraction is None or fraction >= 1 else Draw(memory.content, fraction, seed)
     groups = group(memory.content, draw)
     apart = groups if memory.node is None else regroup(groups, memory.node, memory.nodes)
-    zero_pages = int(np.count_nonzero(memory.content == 0))
+    mm_zero = _zeros_by_mm(memory)
+    zero_pages = int(mm_zero.sum())
     outcomes = {1: _Outcome(memory, groups, max_page_sharing), 0: _Outcome(memory, apart, max_page_sharing)}
     holders = _Holders(memory, groups)
     settings = tuple(outcomes[across].setting(across, zero, zero_pages) for across in (1, 0) for zero in (0, 1))
@@ -146,7 +147,7 @@ def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: 
         inter_pages=groups.total(holders.between),
         forked_pages=0 if memory.frame is None else memory.frame.size - np.unique(memory.frame).size,
         mm_pages=np.diff(memory.start),
-        mm_zero=_by_mm(memory, memory.content == 0),
+        mm_zero=mm_zero,
         mm_self=holders.mm_self,
         mm_inter=holders.mm_inter,
         mm_absent=memory.absent,
@@ -155,7 +156,7 @@ def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: 
         max_page_sharing=max_page_sharing,
         settings=settings,
         by_sharing=tuple(
-            _Outcome(memory, trees, most).setting(across, 0, zero_pages, with_remote=False)
+            _Outcome(memory, trees, most, placed=False).setting(across, 0, zero_pages)
             for across, trees in ((1, groups), (0, apart))
             for most in sharings
         ),
@@ -168,15 +169,16 @@ def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: 
 
 
 class _Outcome:
-    """What ksmd makes of the groups of all trees, with one max_page_sharing."""
+    """What ksmd makes of the groups of all trees, with one max_page_sharing. `placed`: it is asked where frames are, too."""
 
-    def __init__(self, memory: Memory, groups: Groups, max_page_sharing: int) -> None:
+    def __init__(self, memory: Memory, groups: Groups, max_page_sharing: int, *, placed: bool = True) -> None:
         self._memory = memory
         self._groups = groups
         self._most = max_page_sharing
-        self.converged: Converged = converge(groups, max_page_sharing, memory.frame)
+        self._placed = placed
+        self.converged: Converged = converge(groups, max_page_sharing, memory.frame, placed=placed)
 
-    def setting(self, across: int, use_zero_pages: int, zero_pages: int, with_remote: bool = True) -> Setting:
+    def setting(self, across: int, use_zero_pages: int, zero_pages: int) -> Setting:
         """The counters. With use_zero_pages the zeros are left to the kernel's zero page, which has no rmap_items."""
         groups, done = self._groups, self.converged
         counts = groups.content != 0 if use_zero_pages else np.ones(groups.content.size, np.bool_)
@@ -192,7 +194,7 @@ class _Outcome:
             ksm_rmap_items=self._memory.content.size - (zero_pages if use_zero_pages else 0),
             stable_node_chains=groups.total(chained.astype(np.int64)),
             stable_node_dups=groups.total(shared * chained),
-            remote_mappings=self._remote(counts) if with_remote else None,
+            remote_mappings=self._remote(counts) if self._placed else None,
         )
 
     def _remote(self, counts: np.ndarray) -> Figure:
@@ -267,9 +269,10 @@ class _Holders:
         if n_mms > MATRIX_MMS:
             return None
         of_group, of_mm = self._of_group[self._common], self._of_mm[self._common]
-        contents, column = np.unique(of_group, return_inverse=True)
+        column = np.cumsum(np.diff(of_group, prepend=of_group[:1]) != 0)  # contents that several mms hold, numbered from 0
+        n_contents = int(column[-1]) + 1 if column.size else 0
         common = np.zeros((n_mms, n_mms))
-        edges = column.searchsorted(np.arange(0, contents.size + _BLOCK, _BLOCK))
+        edges = column.searchsorted(np.arange(0, n_contents + _BLOCK, _BLOCK))
         for block, (first, stop) in enumerate(pairwise(edges)):
             held = np.zeros((n_mms, _BLOCK), np.float32)
             held[of_mm[first:stop], column[first:stop] - block * _BLOCK] = 1
@@ -318,9 +321,9 @@ def _main_nodes(memory: Memory) -> np.ndarray:
     return np.asarray(count.argmax(axis=1))
 
 
-def _by_mm(memory: Memory, counts: np.ndarray) -> np.ndarray:
-    total = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    return np.diff(total[memory.start])
+def _zeros_by_mm(memory: Memory) -> np.ndarray:
+    zeros = [np.count_nonzero(memory.content[first:stop] == 0) for first, stop in pairwise(memory.start)]
+    return np.array(zeros, np.int64)
 
 
 def _per_group(groups: Groups, amount: np.ndarray) -> np.ndarray:

@@ -4,13 +4,13 @@ It draws what estimate.py computed; it computes nothing and opens no window.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ksmbatch.drawing import COLOURS, GREY, dress
 from ksmbatch.estimate import Estimate
@@ -24,8 +24,14 @@ PARTS: Final = (
     ("held by others too", COLOURS[2]),
     ("held by nobody else", "#d9d9d9"),
 )
-_MOST_MMS: Final = 24
-_MATRIX_MMS: Final = 48
+_MOST_MMS: Final = 16
+_LEGEND: Final[dict[str, Any]] = {
+    "fontsize": 8.5,
+    "frameon": False,
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, 0),
+    "borderaxespad": 5,
+}
 _NUMBERED_MMS: Final = 8
 
 
@@ -42,7 +48,7 @@ def save(found: Estimate, title: str, path: Path) -> None:
 
 def draw(found: Estimate, title: str) -> Figure:
     """Two panels, or three where there are several mms to compare."""
-    with_matrix = found.matrix is not None and 2 <= len(found.mms) <= _MATRIX_MMS
+    with_matrix = found.matrix is not None and len(found.mms) >= 2
     rows = min(len(found.mms), _MOST_MMS + 1)
     panels = 3 if with_matrix else 2
     figure = Figure(figsize=(4.6 * panels, max(4.4, 2.2 + 0.25 * rows)), layout="constrained")
@@ -80,12 +86,12 @@ def _draw_memory(found: Estimate, ax: Axes) -> None:
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.set_xlabel("MiB")
     ax.set_title("Memory, by who else holds it", fontsize=10, color=GREY)
-    ax.legend(fontsize=8.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.legend(**_LEGEND, ncols=2)
 
 
 def _draw_matrix(found: Estimate, ax: Axes) -> None:
     assert found.matrix is not None, "looked at before"
-    mib = found.matrix / pages_to_mib(1) ** -1
+    mib = found.matrix * pages_to_mib(1)
     image = ax.imshow(mib, cmap="Blues", vmin=0)
     n_mms = len(found.mms)
     if n_mms <= _NUMBERED_MMS:
@@ -97,7 +103,7 @@ def _draw_matrix(found: Estimate, ax: Axes) -> None:
                 )
     else:
         assert ax.figure is not None
-        ax.figure.colorbar(image, ax=ax, shrink=0.8, label="MiB")
+        ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.8)
     every = -(-n_mms // 16)
     ticks = np.arange(0, n_mms, every)
     names = [found.mms[k] for k in ticks]
@@ -109,10 +115,9 @@ def _draw_matrix(found: Estimate, ax: Axes) -> None:
 
 
 def _draw_sharing(found: Estimate, ax: Axes) -> None:
-    for across, colour, style in ((1, COLOURS[1], "-"), (0, COLOURS[0], "--")):
+    styles = ((1, COLOURS[1], "-"), (0, COLOURS[0], "--"))
+    for across, colour, style in styles[: len(found.nodes)]:
         line = [one for one in found.by_sharing if one.merge_across_nodes == across]
-        if len(found.nodes) == 1 and not across:
-            continue
         most = [one.max_page_sharing for one in line]
         low, mib, high = ([pages_to_mib(getattr(one.saved_pages, bound)) for one in line] for bound in ("low", "value", "high"))
         ax.plot(most, mib, style, color=colour, marker="o", markersize=5, label=f"merge_across_nodes = {across}")
@@ -122,9 +127,14 @@ def _draw_sharing(found: Estimate, ax: Axes) -> None:
     ax.axhline(zeros, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label="zeros alone (use_zero_pages = 1)")
     dress(ax)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xticks([one.max_page_sharing for one in line], [_short(one.max_page_sharing) for one in line])
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(bottom=0)
     ax.set_xlabel("max_page_sharing")
     ax.set_ylabel("saved, MiB")
     ax.set_title("Saving by max_page_sharing", fontsize=10, color=GREY)
-    ax.legend(fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.legend(**_LEGEND)
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:g}M" if number >= 10**6 else f"{number:,}"

@@ -18,6 +18,7 @@ from ksmbatch.units import format_bytes, pages_to_mib
 _MOST_MMS: Final = 20  # rows of mms; the others share one
 _MATRIX_MMS: Final = 7  # columns of mms that fit a terminal
 _MOST_PAIRS: Final = 3
+_STANDS_OUT: Final = 1.2  # times the mean of all pairs
 _KNOBS: Final = ("merge_across_nodes", "use_zero_pages")
 
 
@@ -151,8 +152,8 @@ def sentences(found: Estimate) -> Iterator[str]:
     if len(found.nodes) > 1:
         yield _price(found)
     yield _metadata(found)
-    if len(found.mms) > 2 and (pairs := found.pairs(_MOST_PAIRS)):
-        yield f"Place together: {', '.join(_pair(found, pair) for pair in pairs)}."
+    if len(found.mms) > 2 and found.matrix is not None:
+        yield _placement(found)
     if found.forked_pages:
         yield (
             f"{found.forked_pages:,} pages share their frame by fork already. pages_sharing counts mappings: what they save is "
@@ -165,6 +166,19 @@ def sentences(found: Estimate) -> Iterator[str]:
             f"{found.most_left:,} pages were looked at in any case. With a probability of 95 % the true saving lies between "
             f"{_whole_mib(saved.low)} and {_whole_mib(saved.high)} MiB."
         )
+
+
+def _placement(found: Estimate) -> str:
+    """Which pairs have so much more in common than others that it is worth knowing."""
+    pairs = found.pairs(len(found.mms) ** 2)
+    n_pairs = len(found.mms) * (len(found.mms) - 1) // 2
+    mean = sum(pair.pages for pair in pairs) / n_pairs
+    best = [pair for pair in pairs[:_MOST_PAIRS] if pair.pages >= _STANDS_OUT * mean]
+    if best:
+        return f"Place together: {', '.join(_pair(found, pair) for pair in best)}."
+    low = pairs[-1].pages if len(pairs) == n_pairs else 0
+    most = pairs[0].pages if pairs else 0
+    return f"No two belong together more than others: any two hold {_whole_mib(low)} to {_whole_mib(most)} MiB both."
 
 
 def _pair(found: Estimate, pair: Pair) -> str:
