@@ -91,7 +91,7 @@ def _of_trace(path: Path, nodes: int, binding: Binding, moment: str) -> Loaded:
         workload = trace_workload(path, nodes, binding)
     except InputError as error:
         if error.where is None:  # a node or an mm that was named on the command line
-            raise error.at(where="--node") from None
+            raise error.at(where="--node", key=(error.key or "").removeprefix("workload.node.")) from None
         raise
     return _loaded(workload, workload.snapshots, path.name, moment, Kernel.V6_12, Knobs())
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ksmbatch.drawing import COLOURS, GREY, dress
+from ksmbatch.errors import InputError
 from ksmbatch.estimate import Estimate
 from ksmbatch.tables_estimate import headline
 from ksmbatch.units import pages_to_mib
@@ -36,14 +37,17 @@ _NUMBERED_MMS: Final = 8
 
 
 def save(found: Estimate, title: str, path: Path) -> None:
-    """Draw the picture into the file `path`, as PNG."""
+    """Draw the picture into the file `path`, as PNG; raises InputError if that cannot be written."""
     figure = draw(found, title)
     partial = path.with_name(f".{path.name}.partial")
     try:
         figure.savefig(partial, format="png", dpi=150)
         partial.replace(path)
+    except OSError as error:
+        raise InputError(where=path, rule=f"cannot be written: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
 
 
 def draw(found: Estimate, title: str) -> Figure:

@@ -71,10 +71,10 @@ def test_help_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     status, out, err = call(capsys, "--help")
     assert (status, err) == (0, "")
     commands = out.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in commands if line] == ["run", "sweep", "replay", "conform", "list"]
+    assert [line.split()[0] for line in commands if line] == ["run", "sweep", "replay", "conform", "estimate", "list"]
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "list"])
+@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "estimate", "list"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, command, "--help")
     assert (status, err) == (0, "")
@@ -89,7 +89,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "line"),
     [
         ("", "ksmbatch: missing command (see ksmbatch --help)"),
-        ("estimate x", "ksmbatch: no such command 'estimate' (see ksmbatch --help)"),  # absent, not a stub
+        ("advise x", "ksmbatch: no such command 'advise' (see ksmbatch --help)"),  # absent, not a stub
+        ("estimate", "ksmbatch estimate: missing argument 'INPUT...' (see ksmbatch estimate --help)"),
         ("swep c.toml", "ksmbatch: no such command 'swep'. Did you mean 'sweep'? (see ksmbatch --help)"),
         ("sweep", "ksmbatch sweep: missing argument 'CONFIG.toml' (see ksmbatch sweep --help)"),
         ("sweep c.toml d.toml", "ksmbatch sweep: got unexpected extra argument"),

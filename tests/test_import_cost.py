@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,13 @@ def test_a_command_loads_only_what_it_needs(arguments: list[str]) -> None:
 
 def test_a_bad_configuration_is_refused_without_numba_or_pandas() -> None:
     assert not loaded_by("from ksmbatch.config import load, expand") & {"numba", "pandas", "pyarrow", "matplotlib"}
+
+
+def test_an_estimate_is_made_without_numba_pandas_or_matplotlib() -> None:
+    trace = Path(__file__).parent.parent / "workloads/three-vms.parquet"
+    loaded = loaded_by(f"from ksmbatch.cli import main; main(['estimate', {str(trace)!r}])")
+    assert "pyarrow" in loaded
+    assert not loaded & {"numba", "pandas", "matplotlib"}
 
 
 def test_the_check_would_see_a_heavy_import() -> None:

@@ -17,16 +17,21 @@ LAYERS = (
     ("documents",),
     ("topology", "events", "metrics"),
     ("steps", "scenario", "workload", "traces", "generators", "contents", "cost"),
+    ("memory", "duplicates", "convergence", "estimate"),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "program"),
+    ("memory_inputs",),
     ("pagetables", "conformance"),
     ("recordings",),
     ("accel",),
     ("kernels",),
     ("address_spaces", "survey", "migration", "machine", "clock", "locks", "engine"),
     ("provenance", "results"),
-    ("layout", "analysis", "moves_analysis", "drawing", "plots_moves", "plots", "tables_moves", "tables"),
-    ("replay", "sweep"),
+    (
+        *("layout", "analysis", "moves_analysis", "drawing"),
+        *("plots_moves", "plots", "tables_moves", "tables", "tables_estimate", "plots_estimate"),
+    ),
+    ("replay", "sweep", "estimating"),
     ("listing", "cli"),
     ("__main__",),
 )
@@ -127,6 +132,11 @@ def test_kernels_have_an_order_among_themselves_that_ends_with_ksmd() -> None:
 def test_the_analysis_knows_results_but_not_the_engine() -> None:
     for name in ("analysis", "moves_analysis", "plots", "plots_moves", "drawing", "tables", "tables_moves", "layout"):
         assert not parts_imported(PACKAGE / f"{name}.py") & {"machine", "engine", "sweep", "state", "program"}
+
+
+def test_an_estimate_is_made_without_the_engine() -> None:
+    files = [f"{name}.py" for name in ("memory", "duplicates", "convergence", "estimate", "tables_estimate", "plots_estimate")]
+    assert not [name for name in files if parts_imported(PACKAGE / name) & {"machine", "engine", "sweep", "state", "program"}]
 
 
 def test_the_configuration_does_not_know_the_state() -> None:

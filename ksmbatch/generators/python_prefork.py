@@ -1,9 +1,9 @@
 """`python-prefork`: servers that load an application and fork workers; reference counts copy shared pages, often for nothing.
 
 Published: on Instagram's web servers (Python) smart_scan takes the pages that ksmd looks at in a scan from 20 million to less
-than 15 million (S. Roesch, "mm/ksm: add smart page scanning mode", 2023). ksmd always looks at KSM pages and, after a while,
-at one in nine visits to others: so some 28 % of the pages are none, which is the default of `private`. The other shares are
-not published, and how fast fork's sharing drifts away is not, either.
+than 15 million (S. Roesch, "mm/ksm: add smart page scanning mode", 2023). ksmd always looks at KSM pages, and after a while
+only every ninth time at others: so some 28 % of the pages are others, and the default of `private` makes it so. The other
+shares are not published, and how fast fork's sharing drifts away is not, either.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class PythonPreforkParameters:
     servers: int = 2
     workers: int = 8
     zero: float = 0.05
-    private: float = 0.28
+    private: float = 0.315
     alike: float = 0.15
     rewritten_per_scan: float = 0.0
     restored: float = 0.5
