@@ -66,11 +66,12 @@ class Groups:
         return np.where(self.certain, 1.0, 1 / self.fraction)
 
     def total(self, amount: np.ndarray) -> Figure:
-        """The sum over all groups there are of a non-negative `amount`, int64[g].
+        """The sum over all groups there are of an `amount`, int64[g].
 
         Of a sample it is the Horvitz-Thompson estimate: what has the chance p counts 1 / p times, so the expectation is the
         sum itself. The interval is that of a normal distribution with the estimated variance, to which a group is added of
-        the usual size that was not drawn: so it is not empty where hardly anything was. What was seen is there at least.
+        the usual size that was not drawn: so it is not empty where hardly anything was. Where no amount is negative, what was
+        seen is there at least.
         """
         seen = int(amount.sum())
         if self.fraction == 1:
@@ -84,7 +85,8 @@ class Groups:
         usual = (drawn**2).mean() if drawn.size else 1.0
         variance = ((drawn**2).sum() + _UNSEEN * usual) * (1 - self.fraction) / self.fraction**2
         margin = _Z * math.sqrt(variance)
-        return Figure(round(value), max(seen, math.floor(value - margin)), math.ceil(value + margin))
+        low = math.floor(value - margin)
+        return Figure(round(value), max(seen, low) if amount.min(initial=0) >= 0 else low, math.ceil(value + margin))
 
     def total_by(self, place: np.ndarray, amount: np.ndarray, n: int) -> np.ndarray:
         """Sums, int64[n]: `amount` (int64[m]) of each of `page` counts for its `place` (integers below n, [m]). Estimates."""

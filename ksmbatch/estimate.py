@@ -194,31 +194,26 @@ class _Outcome:
             ksm_rmap_items=self._memory.content.size - (zero_pages if use_zero_pages else 0),
             stable_node_chains=groups.total(chained.astype(np.int64)),
             stable_node_dups=groups.total(shared * chained),
-            remote_mappings=self._remote(counts) if self._placed else None,
+            remote_mappings=self._remote(counts, bool(use_zero_pages)) if self._placed else None,
         )
 
-    def _remote(self, counts: np.ndarray) -> Figure:
+    def _remote(self, counts: np.ndarray, use_zero_pages: bool) -> Figure:
         """Mappings of frames that are on another node than their page's area is bound to. The kernel's zero page is nowhere."""
-        memory, groups = self._memory, self._groups
-        if memory.node is None and memory.home is None:
-            return Figure(0, 0, 0)
-        is_remote = self.remote_pages()
-        if memory.home is None:
-            before, change = 0, is_remote
-        else:
-            node = _zeros_if_none(memory.node, memory.content.size)
-            before = int(np.count_nonzero(memory.home != node))
-            change = is_remote.astype(np.int64) - (memory.home != node)[groups.page]
-        per_group = _per_group(groups, change * counts[groups.of_page])
-        return groups.total(per_group).times(1, before)
+        groups = self._groups
+        before, after = self._is_remote()
+        change = (after.astype(np.int64) - before[groups.page]) * counts[groups.of_page]
+        if use_zero_pages:
+            before = before & (self._memory.content != 0)
+        return groups.total(_per_group(groups, change)).times(1, int(np.count_nonzero(before)))
 
-    def remote_pages(self) -> np.ndarray:
-        """Which of the groups' pages map a frame on another node than their home, bool[m]."""
+    def _is_remote(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which pages of the memory map a remote frame at first, bool[n], and which of the groups' in the end, bool[m]."""
         memory = self._memory
+        if memory.node is None and memory.home is None:
+            return np.zeros(memory.content.size, np.bool_), np.zeros(self._groups.page.size, np.bool_)
         node = _zeros_if_none(memory.node, memory.content.size)
         home = node if memory.home is None else memory.home
-        remote: np.ndarray = home[self._groups.page] != node[self.converged.owner]
-        return remote
+        return home != node, home[self._groups.page] != node[self.converged.owner]
 
     def freed_by_node(self) -> np.ndarray:
         """Frames that are free again, by node, int64[nodes]."""
@@ -234,10 +229,12 @@ class _Outcome:
         return groups.total_by(node, goes.astype(np.int64), memory.nodes)
 
     def remote_by_node(self) -> np.ndarray:
-        """Remote mappings of merged pages by the node to which they are bound, int64[nodes]."""
+        """Remote mappings by the node to which their pages are bound, int64[nodes]."""
         memory, groups = self._memory, self._groups
-        home = _zeros_if_none(memory.home if memory.home is not None else memory.node, memory.content.size)
-        return groups.total_by(home[groups.page], self.remote_pages().astype(np.int64), memory.nodes)
+        home = _zeros_if_none(memory.node if memory.home is None else memory.home, memory.content.size)
+        before, after = self._is_remote()
+        change = groups.total_by(home[groups.page], after.astype(np.int64) - before[groups.page], memory.nodes)
+        return change + np.bincount(home[before], minlength=memory.nodes)
 
 
 class _Holders:
