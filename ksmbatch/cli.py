@@ -122,12 +122,15 @@ def estimate(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: one object.")] = False,
     max_page_sharing: Annotated[
-        int | None, typer.Option(metavar="N", help="The knob; else the configuration's, or 256.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", parser=_count, help="The knob; else the configuration's, or 256.", show_default=False),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a picture.", show_default=False)] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(metavar="N", help="NUMA nodes for traces that name none: mm k on node k mod N.", show_default=False),
+        typer.Option(
+            metavar="N", parser=_count, help="NUMA nodes for a trace that names none: mm k on node k mod N.", show_default=False
+        ),
     ] = None,
     node: Annotated[
         list[str] | None, typer.Option(metavar="MM=NODE", help="Where an mm's memory lies.", show_default=False)
