@@ -5,13 +5,14 @@ Memory is made by random steps: processes on several nodes, few contents, forks,
 
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import KERNELS, Player, full_scan, migrate, mmap, scenario, spawn, write
+from machines import KERNELS, Player, compiled_only, full_scan, migrate, mmap, scenario, spawn, write
 from small_generators import SMALL
 
 from ksmbatch.codes import Kernel
@@ -23,6 +24,7 @@ from ksmbatch.memory import memory_after
 from ksmbatch.metrics import NodeCounter, derive
 from ksmbatch.program import compile_workload
 from ksmbatch.scenario import parse_scenario
+from ksmbatch.traces import trace_workload
 from ksmbatch.workload import Snapshot, Workload
 
 SCANS = 7  # two merge what stands still; what fork shares may wait for a scan or two
@@ -144,6 +146,15 @@ def converged(workload: Workload, kernel: Kernel, **knobs: int) -> dict[str, int
     for step in program.snapshots[0][1]:
         assert not machine.apply(step).undefined
     return derive(machine.state.counters.tolist())
+
+
+@compiled_only
+@pytest.mark.parametrize("across", [0, 1])
+def test_the_estimate_of_real_memory_is_what_ksmd_comes_to(root: Path, across: int) -> None:
+    workload = trace_workload(root / "workloads/three-vms.parquet", 2, "round_robin")
+    found = estimate(memory_after((snapshot.steps for snapshot in workload.snapshots), 2, Kernel.V6_12), 16)
+    counters = converged(workload, Kernel.V6_12, merge_across_nodes=across, max_page_sharing=16, smart_scan=1)
+    assert counted(found, across, 0) == {counter: counters[counter] for counter in COUNTERS}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
