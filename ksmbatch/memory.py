@@ -96,6 +96,15 @@ def memory_after(snapshots: Iterable[Iterable[Step]], nodes: int, kernel: Kernel
     return host.memory(nodes)
 
 
+def memories_after(snapshots: Iterable[Iterable[Step]], nodes: int, kernel: Kernel) -> Iterator[Memory]:
+    """As `memory_after`, after each of `snapshots`."""
+    host = _Host(kernel)
+    for steps in snapshots:
+        for step in steps:
+            host.apply(step)
+        yield host.memory(nodes)
+
+
 class _Area:
     """The pages of one mapping. What is the same for all of them is a scalar, or None, until it is not."""
 

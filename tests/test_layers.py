@@ -29,7 +29,7 @@ LAYERS = (
     ("provenance", "results"),
     (
         *("layout", "analysis", "moves_analysis", "drawing"),
-        *("plots_moves", "plots", "tables_moves", "tables", "tables_estimate", "plots_estimate"),
+        *("plots_moves", "plots", "tables_moves", "tables", "tables_estimate", "plots_estimate", "gallery", "plots_gallery"),
     ),
     ("replay", "sweep", "estimating"),
     ("listing", "cli"),
