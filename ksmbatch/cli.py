@@ -40,6 +40,11 @@ _Kernel = Annotated[
     str | None, typer.Option(metavar="K", help="Whose ksmd; else a recording's own, or 6.12.", show_default=False)
 ]
 
+_Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Whose format images have; else what each looks like.", show_default=False),
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, by default sys.argv's, and exit: 0 done, 1 it ran and the answer is no, 2 bad input."""
@@ -117,8 +122,12 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
 @app.command()
 def estimate(
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT...", help="A trace or a CONFIG.toml: memory that is there.", show_default=False),
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Memory that is there: one CONFIG.toml, one trace, or images of memory, [NAME=]PATH as for import.",
+            show_default=False,
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: one object.")] = False,
     max_page_sharing: Annotated[
@@ -129,7 +138,7 @@ def estimate(
     nodes: Annotated[
         int | None,
         typer.Option(
-            metavar="N", parser=_count, help="NUMA nodes for a trace that names none: mm k on node k mod N.", show_default=False
+            metavar="N", parser=_count, help="NUMA nodes, mm k on node k mod N; else as the trace says.", show_default=False
         ),
     ] = None,
     node: Annotated[
@@ -140,6 +149,7 @@ def estimate(
         float | None,
         typer.Option(metavar="SHARE", help="Look at a share of the contents, say 0.01; with error bars.", show_default=False),
     ] = None,
+    format_: _Format = None,
     overrides: _Set = None,
 ) -> int:
     """Say what KSM would save on this memory, without simulating time."""
@@ -153,9 +163,81 @@ def estimate(
         binding=node or (),
         moment=snapshot,
         fraction=sample,
+        format=format_,
         plot=plot,
         echo_json=typer.echo if as_json else None,
     )
+
+
+@app.command("import")
+def import_(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="[NAME=]PATH[@TIME]: a file or folder with memory, the mm whose it is, and when, such as web=first.img@0s "
+            "web=second.img@60s. Left out: the name of the file, and 0s.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="Where the trace goes.", show_default=False)],
+    format_: _Format = None,
+) -> int:
+    """Make a trace of memory images: `ksmbatch list importers` says of which."""
+    from ksmbatch.importing import import_inputs
+
+    return import_inputs(inputs, out, format_)
+
+
+@app.command()
+def check(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE.parquet", help="What to look at.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: an object.")] = False,
+) -> int:
+    """Say whether a file is a good trace, and what is in it."""
+    from ksmbatch.trace_check import check_trace
+
+    check_trace(trace, as_json, typer.echo)
+    return 0
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="The trace to write.", show_default=False)],
+    pid: Annotated[list[int] | None, typer.Option(metavar="PID", help="This process.", show_default=False)] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Programs called so.", show_default=False)] = None,
+    cgroup: Annotated[list[str] | None, typer.Option(metavar="GROUP", help="All in this group.", show_default=False)] = None,
+    qemu: Annotated[bool, typer.Option("--qemu", help="All QEMU guests.")] = False,
+    interval: Annotated[str, typer.Option(metavar="TIME", help="From one round to the next.")] = "10s",
+    rounds: Annotated[int, typer.Option(metavar="N", min=0, help="How many; 0: until Ctrl-C.")] = 1,
+    max_cpu: Annotated[str, typer.Option(metavar="PERCENT", help="Of a core, at the most.")] = "25%",
+    all_vmas: Annotated[bool, typer.Option("--all-vmas", help="Also memory that KSM could not take.")] = False,
+    mergeable: Annotated[bool, typer.Option("--mergeable", help="Only memory registered with KSM now.")] = False,
+    keep_order: Annotated[bool, typer.Option("--keep-order", help="Ids in the order of memcmp, not at random.")] = False,
+    fingerprint: Annotated[str, typer.Option(metavar="xxh64|blake2b", help="See docs/privacy.md.")] = "xxh64",
+    vma_names: Annotated[bool, typer.Option("--vma-names", help="Keep the names of mapped files.")] = False,
+    clear_soft_dirty: Annotated[bool, typer.Option("--clear-soft-dirty", help="Changes the machine: see --help.")] = False,
+) -> int:
+    """Record the memory of live processes as a trace: which pages are equal, never what they hold."""
+    from ksmbatch.capture.request import request_of
+    from ksmbatch.capture.session import capture
+
+    request = request_of(
+        pids=pid or (),
+        names=name or (),
+        cgroups=cgroup or (),
+        qemu=qemu,
+        interval=interval,
+        rounds=rounds,
+        max_cpu=max_cpu,
+        all_vmas=all_vmas,
+        mergeable=mergeable,
+        keep_order=keep_order,
+        fingerprint=fingerprint,
+        vma_names=vma_names,
+        soft_dirty=clear_soft_dirty,
+    )
+    return capture(request, out, typer.echo, lambda line: typer.echo(line, err=True))
 
 
 @app.command("list")

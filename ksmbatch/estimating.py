@@ -18,7 +18,7 @@ from ksmbatch.memory_inputs import load_memory
 
 
 def estimate_inputs(
-    inputs: Sequence[Path],
+    words: Sequence[str],
     *,
     overrides: Sequence[str] = (),
     max_page_sharing: int | None = None,
@@ -26,11 +26,12 @@ def estimate_inputs(
     binding: Sequence[str] = (),
     moment: str = "last",
     fraction: float | None = None,
+    format: str | None = None,  # noqa: A002
     plot: Path | None = None,
     echo_json: Callable[[str], object] | None = None,
     console: Console | None = None,
 ) -> int:
-    """Say what KSM would save on the memory in `inputs`: as JSON to `echo_json` if that is given, else as tables to `console`.
+    """Say what KSM would save on the memory that `words` name, as JSON to `echo_json` if given, else as tables to `console`.
 
     `binding`: words "MM=NODE". The rest: see `load_memory`, `estimate`; `max_page_sharing`: by default the configuration's.
     `plot`: where a picture goes. Returns 0; raises InputError.
@@ -40,7 +41,7 @@ def estimate_inputs(
     if fraction is not None and not 0 < fraction <= 1:
         raise InputError(where="--sample", value=fraction, rule="must be a share of the contents, above 0 and at most 1")
     by_mm = dict(map(_bound, binding))
-    loaded = load_memory(inputs, overrides=overrides, nodes=nodes, binding=by_mm, moment=moment)
+    loaded = load_memory(words, overrides=overrides, nodes=nodes, binding=by_mm, moment=moment, format=format)
     found = estimate(loaded.memory, max_page_sharing or loaded.knobs.max_page_sharing, fraction)
     if plot is not None:
         from ksmbatch.plots_estimate import save

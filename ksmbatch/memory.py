@@ -4,7 +4,7 @@ Nobody merges here: steps that scan or turn knobs are passed by. Frames never ru
 bound or moved to.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar, TypeVar
@@ -68,19 +68,27 @@ class Memory:
         return np.repeat(np.arange(len(self.mms), dtype=np.int32), np.diff(self.start))
 
 
-def memory_of_contents(contents: dict[str, np.ndarray], nids: Iterable[int], nodes: int) -> Memory:
-    """Memory of which nothing is known but its `contents`, by mm uint64[pages], those of mm k all on the k-th of `nids`."""
+def memory_of_contents(
+    contents: Mapping[str, np.ndarray],
+    nids: Iterable[int | np.ndarray],
+    nodes: int,
+    absent: Iterable[int] | None = None,
+) -> Memory:
+    """Memory of which little is known but its `contents`, by mm those of the pages that are there, uint64[pages].
+
+    `nids`: for each mm the node of all its pages or of each. `absent`: for each mm the pages that are not there.
+    """
     sizes = [content.size for content in contents.values()]
-    node = np.repeat(np.array([*nids], np.uint8), sizes)
-    none = np.zeros(len(sizes), np.int64)
+    placed = [np.broadcast_to(np.asarray(nid, np.uint8), size) for nid, size in zip(nids, sizes, strict=True)]
+    node = np.concatenate([np.zeros(0, np.uint8), *placed])
     return Memory(
         mms=tuple(contents),
         nodes=nodes,
         start=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
         content=np.concatenate([np.zeros(0, np.uint64), *contents.values()]),
         node=node if node.any() else None,
-        absent=none,
-        barred=none,
+        absent=np.zeros(len(sizes), np.int64) if absent is None else np.array([*absent], np.int64),
+        barred=np.zeros(len(sizes), np.int64),
     )
 
 

@@ -1,27 +1,29 @@
-"""Memory in, whatever it comes as: a trace, or a configuration and what its workload makes.
+"""Memory in, whatever it comes as: a configuration and what its workload makes, a trace, or images of memory.
 
 What a format means is the business of its reader; here it is recognised, and laid out as the memory of one moment.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from ksmbatch.codes import Kernel
+import numpy as np
+
 from ksmbatch.config import Config, expand, load
 from ksmbatch.errors import InputError
 from ksmbatch.events import Step
-from ksmbatch.memory import Memory, memory_after
+from ksmbatch.inputs import is_trace, parse_word
+from ksmbatch.memory import Memory, memory_after, memory_of_contents
 from ksmbatch.program import _workload as workload_of
 from ksmbatch.sections import Knobs
-from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, Binding
+from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, place
+from ksmbatch.trace_memory import memory_at
+from ksmbatch.traces import Trace, read_trace
 from ksmbatch.workload import Snapshot, Workload
 
-PARQUET_MAGIC: Final = b"PAR1"
-_LAST, _FIRST = "last", "first"
-MOMENTS: Final = (_LAST, _FIRST)
+LAST: Final = "last"
+MOMENTS: Final = (LAST, "first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,66 +36,92 @@ class Loaded:
 
 
 def load_memory(
-    inputs: Sequence[Path],
+    words: Sequence[str],
     *,
     overrides: Sequence[str] = (),
     nodes: int | None = None,
     binding: Mapping[str, int] | None = None,
-    moment: str = _LAST,
+    moment: str = LAST,
+    format: str | None = None,  # noqa: A002
 ) -> Loaded:
-    """The memory in `inputs`, one trace or one configuration.
+    """The memory in the inputs that `words` name: one CONFIG.toml, one trace, or images of memory (`inputs.parse_word`).
 
-    `overrides`: "KEY=VALUE" for a configuration, which says itself where memory lies. `nodes`: NUMA nodes of a host for what
-    does not say, mm k on node k mod `nodes`; `binding`: a node by mm instead, 0 for mms that are not named. `moment`: "last" or
-    "first", which of its snapshots. Raises InputError.
+    `overrides`: "KEY=VALUE" for a configuration, which says itself where memory lies. `nodes`: NUMA nodes of a host, mm k on
+    node k mod `nodes`; `binding`: a node by mm instead, 0 for mms that are not named; without either a trace's own nodes
+    count, and all images are on node 0. `moment`: "last" or "first", which of its snapshots. `format`: of all images, by
+    default what each looks like. Raises InputError.
     """
     if moment not in MOMENTS:
         raise InputError(where="--snapshot", value=moment, rule=f"must be one of {', '.join(MOMENTS)}")
-    if len(inputs) != 1:
-        rule = "one trace or one configuration at a time: what is equal in two of them, nobody can tell"
-        raise InputError(where=inputs[1], rule=rule)
-    (path,) = inputs
-    if path.suffix == ".toml":
-        if nodes is not None or binding:
-            rule = "is for memory that does not say where it lies"
-            raise InputError(where="--nodes", rule=rule, hint="--set host.nodes=2, --set workload.node=round_robin")
-        return _of_config(load(path, overrides), moment)
+    paths = [parse_word(word).path for word in words]
+    if format is None:
+        whole = [path for path in paths if path.suffix == ".toml" or is_trace(path)]
+        if whole and len(paths) > 1:
+            rule = "comes alone: only of images of memory can it be told what is equal in two of them"
+            raise InputError(where=whole[0], rule=rule)
+        if paths[0].suffix == ".toml":
+            if nodes is not None or binding:
+                rule = "is for memory that does not say where it lies"
+                raise InputError(where="--nodes", rule=rule, hint="--set host.nodes=2, --set workload.node=round_robin")
+            return _of_config(load(paths[0], overrides), moment)
     if overrides:
         raise InputError(where="--set", value=overrides[0], rule="is for a CONFIG.toml")
-    if _is_parquet(path):
-        return _of_trace(path, *_where(nodes, binding), moment)
-    raise InputError(where=path, rule="is neither a trace nor a CONFIG.toml")
+    if format is None and whole:
+        return _of_trace(read_trace(paths[0]), nodes, binding or {}, moment)
+    if moment != LAST:
+        raise InputError(
+            where="--snapshot", value=moment, rule="is for traces and configurations", hint="name the first images"
+        )
+    from ksmbatch.importing import read_inputs  # hashes pages, so it loads numba
+
+    contents = read_inputs(words, format)
+    nids = _placed(list(contents), nodes, binding or {})
+    memory = memory_of_contents(contents, nids, _nodes(nodes, nids))
+    return Loaded(memory=memory, title=", ".join(path.name or str(path) for path in paths), knobs=Knobs())
 
 
-def _where(nodes: int | None, binding: Mapping[str, int] | None) -> tuple[int, Binding]:
-    """Nodes of the host, and where its mms are bound."""
-    if binding:
-        nodes = nodes or 1 + max(binding.values())
-    if nodes is not None and not 1 <= nodes <= MAX_NODES:
+def _placed(mms: Sequence[str], nodes: int | None, binding: Mapping[str, int]) -> tuple[int, ...]:
+    """The node of each of `mms`, as it was named on the command line; all on node 0 where nothing was."""
+    limit = MAX_NODES if nodes is None else nodes
+    if not 1 <= limit <= MAX_NODES:
         raise InputError(where="--nodes", value=nodes, rule=f"must be 1 to {MAX_NODES}")
-    return nodes or 1, binding or (None if nodes is None else ROUND_ROBIN)
-
-
-def _is_parquet(path: Path) -> bool:
     try:
-        with path.open("rb") as stream:
-            return stream.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
-    except FileNotFoundError:
-        raise InputError(where=path, rule="no such file") from None
-    except OSError as error:
-        raise InputError(where=path, rule=f"cannot be read: {error.strerror}") from None
-
-
-def _of_trace(path: Path, nodes: int, binding: Binding, moment: str) -> Loaded:
-    from ksmbatch.traces import trace_workload
-
-    try:
-        workload = trace_workload(path, nodes, binding)
+        nids = place(mms, binding or (None if nodes is None else ROUND_ROBIN), limit)
     except InputError as error:
-        if error.where is None:  # a node or an mm that was named on the command line
-            raise error.at(where="--node", key=(error.key or "").removeprefix("workload.node.")) from None
-        raise
-    return _loaded(workload, workload.snapshots, path.name, moment, Kernel.V6_12, Knobs())
+        raise error.at(where="--node", key=(error.key or "").removeprefix("workload.node.")) from None
+    for mm, nid in zip(mms, nids, strict=True):
+        if nid >= limit:
+            raise InputError(where="--node", key=mm, value=nid, rule=f"must be a node, 0 to {limit - 1}")
+    return nids
+
+
+def _nodes(nodes: int | None, nids: Sequence[int]) -> int:
+    return nodes or 1 + max(nids, default=0)
+
+
+def _of_trace(trace: Trace, nodes: int | None, binding: Mapping[str, int], moment: str) -> Loaded:
+    number = len(trace.snapshots) if moment == LAST else 1
+    mms = memory_at(trace, number - 1)
+    nids = _placed(list(trace.pages), nodes, binding)
+    by_mm = dict(zip(trace.pages, nids, strict=True))
+    own = nodes is None and not binding and trace.node is not None
+    held = {mm: memory.content[memory.present] for mm, memory in mms.items()}
+    placed = [_known(memory.node[memory.present]) if own else by_mm[mm] for mm, memory in mms.items()]
+    most = max((int(np.max(nid, initial=0)) for nid in placed), default=0)
+    if most >= MAX_NODES:
+        rule = f"is on node {most}: nodes are 0 to {MAX_NODES - 1}"
+        raise InputError(where=trace.path, rule=rule, hint="--nodes places its mms elsewhere")
+    memory = memory_of_contents(
+        held, placed, 1 + most if own else _nodes(nodes, nids), [int(np.count_nonzero(~each.present)) for each in mms.values()]
+    )
+    title = trace.path.name if len(trace.snapshots) == 1 else f"{trace.path.name}, snapshot {number} of {len(trace.snapshots)}"
+    return Loaded(memory=memory, title=title, knobs=Knobs())
+
+
+def _known(node: np.ndarray) -> np.ndarray:
+    """`node`, int16[n], where it is -1 for what is not known the node that most of the others are on."""
+    known = node[node >= 0]
+    return np.where(node >= 0, node, np.bincount(known).argmax() if known.size else 0)
 
 
 def _of_config(config: Config, moment: str) -> Loaded:
@@ -101,10 +129,20 @@ def _of_config(config: Config, moment: str) -> Loaded:
     (point,) = expand(replace(config, sweep={}, document=replace(config.document, sweep={})))
     config = point.config
     workload = workload_of(config)
+    taken = 0
+
+    def steps() -> Iterator[Sequence[Step]]:
+        nonlocal taken
+        for snapshot in islice(_reached(workload, config), None if moment == LAST else 1):
+            taken += 1
+            yield snapshot.steps
+
     try:
-        return _loaded(workload, _reached(workload, config), config.path.name, moment, config.host.kernel, config.ksm)
+        memory = memory_after(steps(), workload.nodes, config.host.kernel)
     except InputError as error:
         raise config.blame(error) from None
+    several = f", snapshot {taken} of {len(workload.snapshots)}" if len(workload.snapshots) > 1 else ""
+    return Loaded(memory=memory, title=config.path.name + several, knobs=config.ksm)
 
 
 def _reached(workload: Workload, config: Config) -> Iterator[Snapshot]:
@@ -120,18 +158,3 @@ def _reached(workload: Workload, config: Config) -> Iterator[Snapshot]:
         if k > 0 and too_late:
             return
         yield snapshot
-
-
-def _loaded(workload: Workload, snapshots: Iterable[Snapshot], name: str, moment: str, kernel: Kernel, knobs: Knobs) -> Loaded:
-    taken = 0
-
-    def steps() -> Iterator[Sequence[Step]]:
-        nonlocal taken
-        for snapshot in islice(snapshots, 1 if moment == _FIRST else None):
-            taken += 1
-            yield snapshot.steps
-
-    memory = memory_after(steps(), workload.nodes, kernel)
-    if len(workload.snapshots) > 1:
-        name += f", snapshot {taken} of {len(workload.snapshots)}"
-    return Loaded(memory=memory, title=name, knobs=knobs)

@@ -181,7 +181,7 @@ def _workload(config: Config) -> Workload:
 def _memory(config: Config) -> Workload:
     source, nodes = config.workload, config.host.nodes
     if source.trace is not None:
-        from ksmbatch.traces import trace_workload
+        from ksmbatch.trace_events import trace_workload
 
         return trace_workload(source.trace, nodes, source.node)
     if source.scenario is not None:

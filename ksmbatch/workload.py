@@ -46,8 +46,9 @@ class Workload:
     """`snapshots` in the order of time, the first at 0, on a host with NUMA nodes 0 to `nodes` - 1.
 
     `per_scan`: no clock drives; snapshot k comes the moment that full scan number k is complete, and times mean nothing.
-    `end_ms`: when it is over by its own clock; None where that does not say. Snapshots and steps may be made when asked for,
-    the same every time, so take each once if you can.
+    `end_ms`: when it is over by its own clock; None where that does not say. `ordered`: whether the order of content ids is
+    that of memcmp; else it is random, and so are the shapes of ksmd's trees. Snapshots and steps may be made when asked
+    for, the same every time, so take each once if you can.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Workload:
     snapshots: Sequence[Snapshot]
     per_scan: bool = False
     end_ms: int | None = None
+    ordered: bool = True
 
 
 def scenario_workload(scenario: Scenario) -> Workload:

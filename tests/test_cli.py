@@ -71,10 +71,20 @@ def test_help_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     status, out, err = call(capsys, "--help")
     assert (status, err) == (0, "")
     commands = out.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in commands if line] == ["run", "sweep", "replay", "conform", "estimate", "list"]
+    assert [line.split()[0] for line in commands if line] == [
+        "run",
+        "sweep",
+        "replay",
+        "conform",
+        "estimate",
+        "import",
+        "check",
+        "capture",
+        "list",
+    ]
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "estimate", "list"])
+@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "estimate", "import", "check", "capture", "list"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, command, "--help")
     assert (status, err) == (0, "")

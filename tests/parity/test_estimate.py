@@ -24,7 +24,7 @@ from ksmbatch.memory import memory_after
 from ksmbatch.metrics import NodeCounter, derive
 from ksmbatch.program import compile_workload
 from ksmbatch.scenario import parse_scenario
-from ksmbatch.traces import trace_workload
+from ksmbatch.trace_events import trace_workload
 from ksmbatch.workload import Snapshot, Workload
 
 SCANS = 7  # two merge what stands still; what fork shares may wait for a scan or two

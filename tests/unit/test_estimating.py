@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -12,6 +13,7 @@ from small_sweep import N_PAGES, write_small_sweep
 
 from ksmbatch.cli import main
 from ksmbatch.estimating import estimate_inputs
+from ksmbatch.trace_writer import TraceWriter
 
 MIX = """
 [host]
@@ -39,13 +41,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_small_sweep(tmp_path)
     (tmp_path / "mix.toml").write_text(MIX)
     (tmp_path / "scenario.json").write_text("[]")
+    (tmp_path / "two.img").write_bytes(bytes(2 * 4096))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def answer(*inputs: str, **options: Any) -> dict[str, Any]:
     lines: list[str] = []
-    assert estimate_inputs([Path(each) for each in inputs], echo_json=lines.append, **options) == 0
+    assert estimate_inputs(inputs, echo_json=lines.append, **options) == 0
     (line,) = lines
     document: dict[str, Any] = json.loads(line)
     return document
@@ -53,7 +56,7 @@ def answer(*inputs: str, **options: Any) -> dict[str, Any]:
 
 def printed(*inputs: str, **options: Any) -> str:
     file = io.StringIO()
-    estimate_inputs([Path(each) for each in inputs], console=Console(file=file, width=80), **options)
+    estimate_inputs(inputs, console=Console(file=file, width=80), **options)
     return file.getvalue()
 
 
@@ -131,6 +134,39 @@ def test_where_a_traces_mms_lie_is_said_by_number_or_by_name(folder: Path) -> No
     assert len(by_name["nodes"]) == 3
 
 
+def test_a_traces_own_nodes_count_where_nobody_says_otherwise(folder: Path) -> None:
+    with TraceWriter(folder / "numa.parquet", order="none", about="made up", nodes=True, gone=True) as writer:
+        writer.snapshot(0)
+        writer.start("a", pages=5)
+        page = np.arange(5)
+        writer.rows("a", page, np.array([7, 7, 8, 8, 9], np.uint64), node=np.array([0, 1, 1, 1, -1], np.int16), gone=page > 9)
+        writer.snapshot(1000)
+        writer.rows("a", page[4:], np.zeros(1, np.uint64), node=np.full(1, -1, np.int16), gone=np.ones(1, np.bool_))
+    apart = answer("numa.parquet")["settings"][2]
+    assert (apart["pages_shared"], apart["pages_sharing"]) == (1, 1)
+    assert [node["pages"] for node in answer("numa.parquet")["nodes"]] == [1, 3]
+    assert answer("numa.parquet")["mms"][0]["absent_pages"] == 1
+    first = answer("numa.parquet", moment="first")
+    assert [node["pages"] for node in first["nodes"]] == [1, 4]  # what is not known is where most others are
+    assert [mm["node"] for mm in answer("numa.parquet", nodes=2)["mms"]] == [0]
+
+
+def test_images_of_memory_are_mms_of_one_host(folder: Path) -> None:
+    rng = np.random.default_rng(4)
+    table = rng.integers(0, 256, (50, 4096), np.uint8)
+    table[0] = 0
+    held = {name: rng.integers(0, 50, 200) for name in ("web", "db")}
+    for name, contents in held.items():
+        (folder / f"{name}.img").write_bytes(table[contents].tobytes())
+    document = answer("web.img", "shop=db.img", nodes=2)
+    assert [(mm["mm"], mm["node"]) for mm in document["mms"]] == [("web", 0), ("shop", 1)]
+    both = np.concatenate([*held.values()])
+    assert (document["pages"], document["zero_pages"]) == (400, np.sum(both == 0))
+    assert document["duplicates"] == 400 - np.unique(both).size
+    assert document["matrix"][0][1] == np.setdiff1d(np.intersect1d(*held.values()), [0]).size
+    assert answer("web.img", "db.img", binding=["db=3"])["nodes"][3]["pages"] == 200
+
+
 # ---- words and picture
 
 
@@ -163,11 +199,11 @@ def test_a_picture_is_written_whole_or_not_at_all(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("gone.parquet", "gone.parquet: no such file"),
-        (".", ".: cannot be read: Is a directory"),
-        ("scenario.json", "scenario.json: is neither a trace nor a CONFIG.toml"),
+        ("gone.parquet", "gone.parquet: cannot be read: No such file or directory"),
+        (".", ".: is a folder of no known kind"),
+        ("scenario.json", "scenario.json: has 2 bytes"),
         ("gone.toml", "gone.toml: no such file"),
-        ("mix.toml mix.toml", "mix.toml: one trace or one configuration at a time"),
+        ("mix.toml mix.toml", "mix.toml: comes alone: only of images of memory can it be told"),
         ("mix.toml --nodes 2", "--nodes: is for memory that does not say where it lies (--set host.nodes=2"),
         ("mix.toml --node mm0=1", "--nodes: is for memory that does not say where it lies"),
         ("mix.toml --set host.nodes=0", "--set: host.nodes = 0: must be 1 to 8"),
@@ -186,6 +222,11 @@ def test_a_picture_is_written_whole_or_not_at_all(folder: Path) -> None:
         ("memory.parquet --node web", '--node: "web": must be MM=NODE, such as web=0'),
         ("memory.parquet --node nobody=1", "--node: nobody = 1: there is no such mm (nearest: "),
         ("memory.parquet --nodes 1 --node web=1", "--node: web = 1: must be a node, 0 to 0"),
+        ("two.img --snapshot first", '--snapshot: "first": is for traces and configurations'),
+        ("two.img --set ksm.run=1", '--set: "ksm.run=1": is for a CONFIG.toml'),
+        ("two.img memory.parquet", "memory.parquet: comes alone: only of images"),
+        ("two.img two.img", "two.img: is two at 0ms, and so is two.img"),
+        ("two.img --format rw", '--format: "rw": must be one of '),
         ("offline.toml", "offline.toml: offline = 1: takes no memory whose nodes go offline"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 
 from ksmbatch.errors import InputError
 from ksmbatch.scenario import Mmap, Spawn, Write
-from ksmbatch.traces import read_trace, trace_workload
+from ksmbatch.trace_events import trace_workload
+from ksmbatch.traces import read_trace
 
 META = {"version": 1, "page_size": 4096, "pages": {"web": 4, "db": 2}, "content": "ids"}
 ROWS = [(0, "web", 0, 5), (0, "web", 3, 0), (0, "db", 1, 5), (8, "db", 0, 7), (20, "web", 3, 2**64 - 1)]
@@ -192,7 +193,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         ("{", "ksmbatch.trace: is no JSON"),
         ("[" * 100_000, "ksmbatch.trace: is no JSON"),
         ([], "ksmbatch.trace = []: must be an object"),
-        (META | {"version": 2}, "ksmbatch.trace: version = 2: must be an integer from 1 to 1"),
+        (META | {"version": 3}, "ksmbatch.trace: version = 3: must be an integer from 1 to 2"),
         ({"page_size": 4096, "pages": {"web": 1}}, "ksmbatch.trace: version: is missing"),
         (META | {"page_size": 65536}, "ksmbatch.trace: page_size = 65536: must be an integer from 4096 to 4096"),
         (META | {"pages": {}}, "ksmbatch.trace: pages = {}: must be an object: pages by mm"),
