@@ -13,14 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import KERNELS, Player, compiled_only, full_scan, migrate, mmap, scenario, spawn, write
+from rich.console import Console
 from small_generators import SMALL
+from small_images import EXAMPLES, Example
 
 from ksmbatch.codes import Kernel
 from ksmbatch.estimate import Estimate, estimate
 from ksmbatch.events import FullScan
 from ksmbatch.generators import GENERATORS
+from ksmbatch.importing import import_inputs
 from ksmbatch.machine import Machine
 from ksmbatch.memory import memory_after
+from ksmbatch.memory_inputs import load_memory
 from ksmbatch.metrics import NodeCounter, derive
 from ksmbatch.program import compile_workload
 from ksmbatch.scenario import parse_scenario
@@ -170,3 +174,18 @@ def test_the_estimate_of_every_generator_is_what_ksmd_comes_to(name: str, most: 
     # by a count that knows neither
     _, pages = np.unique(memory.content, return_counts=True)
     assert found.duplicates.value == memory.content.size - pages.size
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_the_estimate_of_every_importers_example_is_what_ksmd_comes_to(example: Example, tmp_path: Path) -> None:
+    if example.importer == "kdump":
+        pytest.importorskip("kdumpfile")
+    path, bytes_by_mm = example.make(tmp_path)
+    found = estimate(load_memory([str(path)], nodes=2).memory, 3)
+    _, pages = np.unique(np.concatenate([*bytes_by_mm.values()]), axis=0, return_counts=True)
+    assert found.duplicates.value == pages.sum() - pages.size
+    import_inputs([str(path)], tmp_path / "trace.parquet", console=Console(quiet=True))
+    workload = trace_workload(tmp_path / "trace.parquet", 2, "round_robin")
+    for across in (0, 1):
+        counters = converged(workload, Kernel.V6_12, merge_across_nodes=across, max_page_sharing=3, smart_scan=0)
+        assert counted(found, across, 0) == {counter: counters[counter] for counter in COUNTERS}
