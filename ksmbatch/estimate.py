@@ -75,11 +75,11 @@ class Estimate:
     content. `forked_pages`: pages less frames: fork shares these already. By mm, int64[mms]: `mm_pages`; `mm_zero`;
     `mm_self`, as above; `mm_inter`, contents that others hold, too; `mm_alone`, those that no other holds, so that the last
     four are the first; `mm_absent`, pages that are not there; `mm_barred`, that are not mergeable. `mm_node`: the node of
-    most of its frames. `settings`: merge_across_nodes 1 and 0, each with use_zero_pages 0 and 1. `by_sharing`:
-    merge_across_nodes 1 and 0 with several max_page_sharing. `nodes`: one each. `matrix`: int64[mms, mms], the contents that
-    two mms hold both, on its diagonal mm_self; None for more than 256 mms. `fraction`: of the contents were looked at; None:
-    all, and every Figure is exact. Else none with more than `most_left` pages was left to chance. `reasons`: why nothing, or
-    not more, is saved.
+    most of its frames. `top`: the setting that was asked for. `settings`: merge_across_nodes 1 and 0, each with
+    use_zero_pages 0 and 1. `by_sharing`: merge_across_nodes 1 and 0 with several max_page_sharing. `nodes`: one each.
+    `matrix`: int64[mms, mms], the contents that two mms hold both, on its diagonal mm_self; None for more than 256 mms.
+    `fraction`: of the contents were looked at; None: all, and every Figure is exact. Else none with more than `most_left`
+    pages was left to chance. `reasons`: why nothing, or not more, is saved.
     """
 
     mms: tuple[str, ...]
@@ -97,6 +97,7 @@ class Estimate:
     mm_barred: np.ndarray
     mm_node: np.ndarray
     max_page_sharing: int
+    top: Setting
     settings: tuple[Setting, ...]
     by_sharing: tuple[Setting, ...]
     nodes: tuple[NodeShare, ...]
@@ -126,8 +127,16 @@ class Estimate:
         return [Pair(int(ones[k]), int(others[k]), int(common[k])) for k in order if common[k] > 0]
 
 
-def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: float | None = None, seed: int = 1) -> Estimate:
-    """What KSM would save on `memory`. `fraction`: look at so many of the contents only, drawn by `seed`; see Draw."""
+def estimate(
+    memory: Memory,
+    max_page_sharing: int = DEFAULT_SHARING,
+    fraction: float | None = None,
+    seed: int = 1,
+    *,
+    merge_across_nodes: int = 1,
+) -> Estimate:
+    """What KSM would save on `memory`, with these knobs and others. `fraction`: look at so many of the contents only, drawn by
+    `seed`; see Draw."""
     draw = None if fraction is None or fraction >= 1 else Draw(memory.content, fraction, seed)
     groups = group(memory.content, draw)
     apart = groups if memory.node is None else regroup(groups, memory.node, memory.nodes)
@@ -154,6 +163,7 @@ def estimate(memory: Memory, max_page_sharing: int = DEFAULT_SHARING, fraction: 
         mm_barred=memory.barred,
         mm_node=_main_nodes(memory),
         max_page_sharing=max_page_sharing,
+        top=next(one for one in settings if one.merge_across_nodes == merge_across_nodes),
         settings=settings,
         by_sharing=tuple(
             _Outcome(memory, trees, most, placed=False).setting(across, 0, zero_pages)

@@ -42,13 +42,15 @@ def estimate_inputs(
         raise InputError(where="--sample", value=fraction, rule="must be a share of the contents, above 0 and at most 1")
     by_mm = dict(map(_bound, binding))
     loaded = load_memory(words, overrides=overrides, nodes=nodes, binding=by_mm, moment=moment, format=format)
-    found = estimate(loaded.memory, max_page_sharing or loaded.knobs.max_page_sharing, fraction)
+    knobs = loaded.knobs
+    most = max_page_sharing or knobs.max_page_sharing
+    found = estimate(loaded.memory, most, fraction, merge_across_nodes=knobs.merge_across_nodes)
     if plot is not None:
         from ksmbatch.plots_estimate import save
 
         save(found, loaded.title, plot)
     if echo_json is not None:
-        echo_json(json.dumps(as_document(found, loaded.title, loaded.knobs.merge_across_nodes), indent=1, ensure_ascii=False))
+        echo_json(json.dumps(as_document(found, loaded.title), indent=1, ensure_ascii=False))
     else:
         from ksmbatch.tables_estimate import print_estimate
 
@@ -56,14 +58,14 @@ def estimate_inputs(
     return 0
 
 
-def as_document(found: Estimate, title: str, merge_across_nodes: int = 1) -> dict[str, Any]:
-    """The estimate as JSON: docs/estimate.md lists the keys. `merge_across_nodes`: whose counters stand at the top."""
-    top = found.setting(merge_across_nodes)
+def as_document(found: Estimate, title: str) -> dict[str, Any]:
+    """The estimate as JSON: docs/estimate.md lists the keys."""
+    top = found.top
     document: dict[str, Any] = {
         "input": title,
         "pages": found.pages,
         "zero_pages": found.zero_pages,
-        "merge_across_nodes": merge_across_nodes,
+        "merge_across_nodes": top.merge_across_nodes,
         "max_page_sharing": found.max_page_sharing,
         **_counters(top),
         "duplicates": found.duplicates.value,

@@ -40,8 +40,10 @@ def print_estimate(found: Estimate, title: str, console: Console) -> None:
 
 def headline(found: Estimate, title: str) -> str:
     """The answer in a line."""
-    saved = found.setting(1).saved_pages
-    return f"KSM would save {_mib(saved)} of {_whole_mib(found.pages)} MiB, {_percent(saved.value, found.pages)} %: {title}"
+    saved = found.top.saved_pages
+    apart = "" if found.top.merge_across_nodes else " with merge_across_nodes = 0"
+    share = _percent(saved.value, found.pages)
+    return f"KSM would save {_mib(saved)} of {_whole_mib(found.pages)} MiB, {share} %{apart}: {title}"
 
 
 def memory_table(found: Estimate) -> Table:
@@ -141,8 +143,8 @@ def matrix_table(found: Estimate) -> Table:
 def sentences(found: Estimate) -> Iterator[str]:
     """What the tables come to."""
     for reason in found.reasons:
-        yield f"{'Nothing merges' if not found.setting(1).saved_pages.value else 'Note'}: {reason}."
-    if not found.setting(1).saved_pages.value:
+        yield f"{'Note' if found.top.saved_pages.value else 'Nothing merges'}: {reason}."
+    if not found.top.saved_pages.value:
         return
     zeros = max(found.zero_pages - 1, 0)
     yield (
@@ -160,7 +162,7 @@ def sentences(found: Estimate) -> Iterator[str]:
             "in part saved without KSM."
         )
     if found.fraction is not None:
-        saved = found.setting(1).saved_pages
+        saved = found.top.saved_pages
         yield (
             f"From {100 * found.fraction:g} % of the contents, drawn by hash, with all pages of each; contents of more than "
             f"{found.most_left:,} pages were looked at in any case. With a probability of 95 % the true saving lies between "
@@ -177,8 +179,8 @@ def _placement(found: Estimate) -> str:
     if best:
         return f"Place together: {', '.join(_pair(found, pair) for pair in best)}."
     low = pairs[-1].pages if len(pairs) == n_pairs else 0
-    most = pairs[0].pages if pairs else 0
-    return f"No two belong together more than others: any two hold {_whole_mib(low)} to {_whole_mib(most)} MiB both."
+    span = dict.fromkeys(map(_whole_mib, (low, pairs[0].pages if pairs else 0)))
+    return f"No two belong together more than others: any two hold {' to '.join(span)} MiB both."
 
 
 def _pair(found: Estimate, pair: Pair) -> str:
@@ -198,7 +200,7 @@ def _price(found: Estimate) -> str:
 
 
 def _metadata(found: Estimate) -> str:
-    one = found.setting(1)
+    one = found.top
     cost, saved = ITEM_BYTES * one.ksm_rmap_items, PAGE_BYTES * one.saved_pages.value
     worth = f"{saved / cost:,.1f} times that" if saved >= cost else "less than that"
     return f"ksmd keeps {ITEM_BYTES} bytes for each of {one.ksm_rmap_items:,} pages, {format_bytes(cost)}: it saves {worth}."

@@ -40,6 +40,14 @@ def test_the_first_line_is_the_answer() -> None:
     assert printed(found(clones(3)))[0] == "KSM would save 2.4 of 6.0 MiB, 39.8 %: some memory"
 
 
+def test_the_answer_is_that_of_the_setting_that_was_asked_for() -> None:
+    contents = {mm: np.array([1, 2], np.uint64) for mm in ("a", "b")}
+    seen = estimate(memory_of_contents(contents, [0, 1], 2), merge_across_nodes=0)
+    lines = printed(seen)
+    assert lines[0] == "KSM would save 0.0 of 0.0 MiB, 0.0 % with merge_across_nodes = 0: some memory"
+    assert lines[-1].startswith("Nothing merges: with merge_across_nodes = 0: pages that are equal are on different nodes")
+
+
 def test_an_mm_has_a_row_with_its_kinds_of_pages_and_all_have_one() -> None:
     lines = printed(found({"web": [0] * 256 + [1, 1] * 128 + list(range(512, 1024)), "db": [1, *range(2048, 2559)]}))
     assert row(lines, "web", "4.0", "1.0", "1.0", "0.0", "2.0")
@@ -73,7 +81,7 @@ def test_a_host_of_one_node_hears_nothing_of_nodes() -> None:
 def test_pairs_that_stand_out_are_named_with_where_they_are() -> None:
     assert "Place together: guest0 and guest1 (1.4 MiB, on different nodes now)." in printed(found(clones(3), nodes=2))
     alike = {mm: [1, 2, 3] for mm in ("a", "b", "c")}
-    assert "No two belong together more than others: any two hold 0.0 to 0.0 MiB both." in printed(found(alike))
+    assert "No two belong together more than others: any two hold 0.0 MiB both." in printed(found(alike))
 
 
 def test_metadata_that_costs_more_than_it_saves_is_called_so() -> None:
