@@ -216,7 +216,9 @@ def capture(
     keep_order: Annotated[bool, typer.Option("--keep-order", help="Ids in the order of memcmp, not at random.")] = False,
     fingerprint: Annotated[str, typer.Option(metavar="xxh64|blake2b", help="See docs/privacy.md.")] = "xxh64",
     vma_names: Annotated[bool, typer.Option("--vma-names", help="Keep the names of mapped files.")] = False,
-    clear_soft_dirty: Annotated[bool, typer.Option("--clear-soft-dirty", help="Changes the machine: see --help.")] = False,
+    clear_soft_dirty: Annotated[
+        bool, typer.Option("--clear-soft-dirty", help="Read only what was written, by a change to the machine.")
+    ] = False,
 ) -> int:
     """Record the memory of live processes as a trace: which pages are equal, never what they hold."""
     from ksmbatch.capture.request import request_of

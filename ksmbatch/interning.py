@@ -16,7 +16,7 @@ import numpy as np
 from ksmbatch.errors import InputError
 from ksmbatch.kernels import xxhash
 from ksmbatch.page_groups import group_all
-from ksmbatch.page_order import first_pages, renumber, settle_ties, sort_by_first_word
+from ksmbatch.page_order import first_pages, order_of_appearance, renumber, settle_ties, sort_by_first_word
 from ksmbatch.pagesource import PAGE_BYTES, ArraySource, Joined, PageReader, PageSource, writable
 
 __all__ = ["ArraySource", "Interned", "PageSource", "hash_pages", "intern_pages", "intern_sources"]
@@ -101,12 +101,13 @@ def _intern(source: PageSource, threads: int, progress: Progress | None, ordered
         del keys
         first_page = first_pages(ids, order.size)
         settle_ties(order, starts, ends, first_page, reader)
-        renumber(ids, order)
-        checksums, first_page = checksums[order], first_page[order]
     else:
         del keys
-        checksums, first_page = checksums.copy(), first_pages(ids, checksums.size)
-    zero_id = _find_zero(source, checksums, first_page)
+        first_page = first_pages(ids, checksums.size)
+        order = order_of_appearance(ids, first_page)
+    renumber(ids, order)
+    checksums = checksums[order]
+    zero_id = _find_zero(source, checksums, first_page[order])
     return Interned(ids=ids, n_contents=checksums.size, zero_id=zero_id, checksums=checksums)
 
 

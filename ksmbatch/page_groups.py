@@ -1,7 +1,7 @@
 """Pages to groups of equal ones, portion by portion and on several threads: the bookkeeping around `kernels.grouping`.
 
-Portions are looked up in the order of pages, so that the result does not depend on the number of threads; hashing and
-comparing, nine tenths of the work, go on side by side. Groups are numbered as they appear, not in the order of their bytes.
+Portions are looked up one at a time, by whoever is there; hashing and comparing, nine tenths of the work, go on side by side.
+So threads decide in which order contents are found. Putting these in an order that does not depend on threads is not done here.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ import numpy as np
 
 from ksmbatch.kernels import grouping
 from ksmbatch.kernels.grouping import COMPARE, GROUP, HASH, STRAY
-from ksmbatch.page_order import first_pages, renumber
 from ksmbatch.pagesource import PAGE_BYTES, PageReader
 
 _PORTION: Final = 1024  # pages that a thread handles at a time: 4 MiB, still in the last-level cache when they are compared
@@ -29,7 +28,7 @@ _LOW: Final = np.uint64(0xFFFFFFFF)
 class _Portion:
     """Pages that a thread handles together: `n` pages from number `page` on, in `pages` from row `row` on."""
 
-    pages: np.ndarray  # all there are; or a buffer, in which the firsts of groups that came before follow the portion
+    pages: np.ndarray  # all there are; or a buffer, in which the firsts of groups that are not in the portion follow it
     hashes: np.ndarray  # uint64
     first_page: np.ndarray  # uint32, the first page of the group of each
     first_row: np.ndarray  # uint32, its row in `pages`; the same array where rows are numbers of pages
@@ -42,7 +41,7 @@ def group_all(
     reader: PageReader, threads: int, hash_bits: np.uint64, progress: Callable[[int], None] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Groups all pages: the content of each page (uint32), and by content its first word (uint64, big-endian) and checksum
-    (uint32). Contents are numbered in the order of appearance. Of the hashes only the bits `hash_bits` are looked at.
+    (uint32). Contents are numbered as they are found. Of the hashes only the bits `hash_bits` are looked at.
     """
     groups = _Groups(reader, hash_bits, progress)
     if threads == 1:
@@ -78,10 +77,8 @@ class _Groups:
         self._strays: dict[bytes, int] = {}
         self._source = threading.Lock()  # of who reads, and takes pages
         self._n_taken = 0
-        self._turn = threading.Condition()  # of who looks up
-        self._n_looked_up = 0
-        self._stopped = False
-        self._end = threading.Lock()  # of who is done with a portion
+        self._looking_up = threading.Lock()
+        self._noting = threading.Lock()
         self._n_done = 0
 
     def work(self, portion: _Portion, fused: bool) -> None:
@@ -95,34 +92,30 @@ class _Groups:
                     n_strays = self._step(HASH | GROUP | COMPARE, portion)
                 else:
                     self._step(HASH, portion)
-                    if not self._look_up(portion):
-                        return
+                    with self._looking_up:
+                        self._step(GROUP, portion)
                     self._read_firsts(portion)
                     n_strays = self._step(COMPARE, portion)
-                with self._end:
+                with self._noting:
                     self._note(portion, n_strays)
         except BaseException:
-            self.stop()  # the others would wait for a turn that never ends
+            self.stop()  # the others would go on for nothing
             raise
 
     def stop(self) -> None:
-        """Ends the work before there are no portions left."""
-        with self._turn:
-            self._stopped = True
-            self._turn.notify_all()
+        """Leaves no pages to be taken."""
+        with self._source:
+            self._n_taken = self._n_pages
 
     def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `group_all`; to be called once, at the end."""
         n_groups, n_strays = int(self._n_groups[0]), len(self._strays)
         n = n_groups + n_strays
-        if not n_strays:
-            return self._ids, self._keys[:n], self._checksums[:n]
-        content = np.append(np.arange(n_groups), np.arange(self._n_pages - n_strays, self._n_pages))
-        strays = self._ids >= self._n_pages - n_strays
-        self._ids[strays] -= np.uint32(self._n_pages - n)
-        order = first_pages(self._ids, n).argsort()
-        renumber(self._ids, order)
-        return self._ids, self._keys[content[order]], self._checksums[content[order]]
+        if n_strays:
+            for array in (self._keys, self._checksums):
+                array[n_groups:n] = array[self._n_pages - n_strays :].copy()
+            self._ids[self._ids >= self._n_pages - n_strays] -= np.uint32(self._n_pages - n)
+        return self._ids, self._keys[:n], self._checksums[:n]
 
     def portion(self, size: int) -> _Portion:
         """Room for `size` pages, or for all of them if they are fewer."""
@@ -146,19 +139,7 @@ class _Groups:
                 portion.row = portion.page
             elif portion.n:
                 self._reader.source.read(portion.page, portion.pages[: portion.n])
-        return portion.n > 0 and not self._stopped
-
-    def _look_up(self, portion: _Portion) -> bool:
-        """Finds the groups of `portion` when those before it are done; False if they never will be."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._n_looked_up == portion.page or self._stopped)
-            if self._stopped:
-                return False
-        self._step(GROUP, portion)
-        with self._turn:
-            self._n_looked_up += portion.n
-            self._turn.notify_all()
-        return True
+        return portion.n > 0
 
     def _step(self, steps: int, portion: _Portion) -> int:
         return int(
@@ -185,12 +166,12 @@ class _Groups:
         if self._reader.pages is not None:
             return
         first_page, first_row = portion.first_page[: portion.n], portion.first_row[: portion.n]
-        before = first_page < portion.page
-        wanted, place = np.unique(first_page[before], return_inverse=True)
+        np.subtract(first_page, np.uint32(portion.page), out=first_row)  # beyond n for a page before, too: it wraps
+        elsewhere = first_row >= portion.n
+        wanted, place = np.unique(first_page[elsewhere], return_inverse=True)
         with self._source:
             row = self._reader.read_scattered(wanted, portion.pages[portion.n :])
-        np.subtract(first_page, np.uint32(portion.page), out=first_row, where=~before)
-        first_row[before] = portion.n + row[place]
+        first_row[elsewhere] = portion.n + row[place]
 
     def _note(self, portion: _Portion, n_strays: int) -> None:
         """Finds the strays of `portion` their contents, and reports progress."""

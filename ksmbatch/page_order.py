@@ -35,6 +35,13 @@ def first_pages(ids: np.ndarray, n: int) -> np.ndarray:
     return first_page
 
 
+def order_of_appearance(ids: np.ndarray, first_page: np.ndarray) -> np.ndarray:
+    """The contents in the order of their first pages `first_page`: uint32[n]. `ids` as for `first_pages`."""
+    is_first = np.zeros(ids.size, np.bool_)
+    is_first[first_page] = True
+    return ids[is_first]
+
+
 def renumber(ids: np.ndarray, order: np.ndarray) -> None:
     """Lets `ids` (uint32[n_pages]) say the place of each content in `order` (every content once)."""
     place = np.empty(order.size, np.uint32)

@@ -53,10 +53,16 @@ def summary(trace: Trace) -> dict[str, Any]:
         "snapshots": len(trace.snapshots),
         "span_ms": trace.snapshots[-1] - trace.snapshots[0],
         "rows": int(trace.page.size),
-        "contents": int(np.unique(written).size),
+        "contents": _count_distinct(written),
         "living_mms": len(last),
         "present_pages": int(held.size),
         "zero_pages": int((held == 0).sum()),
-        "distinct_contents": int(np.unique(held).size),
+        "distinct_contents": _count_distinct(held),
         "nodes": [] if trace.node is None else [int(node) for node in np.unique(trace.node) if node >= 0],
     }
+
+
+def _count_distinct(contents: np.ndarray) -> int:
+    # np.unique() hashes where it need not sort, at a seventh of the speed on 20 M contents
+    ordered = np.sort(contents)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + (ordered.size > 0)

@@ -27,11 +27,11 @@ class Area(NamedTuple):
 
 def areas_of(trace: Trace, rows: np.ndarray, n_pages: int) -> list[Area]:
     """The areas of the mm that has the rows numbered `rows`, and `n_pages` pages; together they are all of these."""
-    home = _homes(trace, rows, n_pages)
+    home = seen = _homes(trace, rows, n_pages)
     block = 1
     while (starts := _starts(home)).size > MAX_AREAS:
         block *= 2
-        home = _most_common(home, block)
+        home = _most_common(seen, block)
     if starts.size == 1:
         return [Area("memory", 0, n_pages, int(home[0]))]
     return [

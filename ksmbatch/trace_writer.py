@@ -63,22 +63,21 @@ class TraceWriter:
         self._pending: list[dict[str, np.ndarray]] = []
         self._n_pending = 0
         self._n_rows = 0
-        self._file: Any = None
 
     def __enter__(self) -> Self:
         try:
-            # the footer is ours (see _finish), so that it can say what is known only at the end
-            self._file = pq.ParquetWriter(
-                self._partial,
-                self._schema,
-                compression="zstd",
-                store_schema=False,
-                use_dictionary=["mm"],
-                write_page_checksum=True,
-                column_encoding={"time_ms": "DELTA_BINARY_PACKED", "page": "DELTA_BINARY_PACKED"},
-            )
+            self._stream = self._partial.open("wb")
         except OSError as error:
             raise self._unwritable(error) from None
+        self._file = pq.ParquetWriter(
+            self._stream,
+            self._schema,
+            compression="zstd",
+            store_schema=False,  # _finish() does it, and can say what is known only at the end
+            use_dictionary=["mm"],
+            write_page_checksum=True,
+            column_encoding={"time_ms": "DELTA_BINARY_PACKED", "page": "DELTA_BINARY_PACKED"},
+        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -88,10 +87,9 @@ class TraceWriter:
         except OSError as failure:
             raise self._unwritable(failure) from None
         finally:
-            with suppress(OSError):
-                self._file.close()
-            with suppress(OSError):
-                self._partial.unlink(missing_ok=True)
+            for let_go in (self._file.close, self._stream.close, self._partial.unlink):
+                with suppress(OSError):
+                    let_go()
 
     def snapshot(self, time_ms: int) -> None:
         """What follows is seen at `time_ms`, later than the snapshot before. A snapshot may stay empty."""
@@ -211,6 +209,7 @@ class TraceWriter:
         schema = base64.b64encode(self._schema.with_metadata(metadata).serialize())
         self._file.add_key_value_metadata(metadata | {b"ARROW:schema": schema})
         self._file.close()
+        self._stream.close()
         self._partial.replace(self._path)
 
     def _metadata(self) -> dict[str, Any]:

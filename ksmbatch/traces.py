@@ -19,7 +19,7 @@ from ksmbatch.trace_format import COLUMNS, NO_NODE, OPTIONAL_COLUMNS
 from ksmbatch.trace_metadata import Metadata, Vma, parse_metadata
 
 _BATCH_ROWS: Final = 2**20
-_ROW_BYTES: Final = 40  # of a Trace, with what checking its rows takes beside it
+_ROW_BYTES: Final = 64  # of a Trace, with what checking its rows takes beside it
 _MAX_NODE: Final = 1023  # Linux's largest
 
 
@@ -97,6 +97,16 @@ def order_of(path: str | Path) -> str:
     """What the order of content ids means in the trace `path`: "memcmp" or "none". Reads no rows; raises InputError."""
     with _Reader(Path(path)) as reader:
         return reader.metadata.order
+
+
+def order_note(path: str | Path) -> str | None:
+    """What to say beside results from the trace `path` if its contents have no order; None if they have. As `order_of`."""
+    if order_of(path) == "memcmp":
+        return None
+    return (
+        f"{Path(path).name} keeps no order of contents: the shapes of ksmd's trees, and what depends on them within a scan,"
+        " are those of one random order"
+    )
 
 
 class _Reader:

@@ -26,7 +26,10 @@ def test_nothing_heavy_is_loaded_before_a_command_is_chosen(statement: str) -> N
     assert not loaded_by(statement) & (HEAVY | {"pydantic", "rich"})
 
 
-@pytest.mark.parametrize("arguments", [["sweep", "--help"], ["list", "kernels"], ["list", "policies", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["sweep", "--help"], ["list", "kernels"], ["list", "policies", "--json"], ["capture", "--help"], ["check", "--help"]],
+)
 def test_a_command_loads_only_what_it_needs(arguments: list[str]) -> None:
     assert not loaded_by(f"from ksmbatch.cli import main; main({arguments})") & HEAVY
 

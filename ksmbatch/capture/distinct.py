@@ -35,10 +35,13 @@ class Distinct:
     def _merge(self) -> None:
         parts = [(self._fingerprints, self._keys), *self._pending]
         together = np.concatenate([fingerprints for fingerprints, _ in parts])
-        self._fingerprints, place = np.unique(together, return_index=True)
-        keys = [part for _, part in parts if part is not None]
-        if keys:
-            self._keys = np.concatenate(keys)[place]
+        if self.ordered:
+            self._fingerprints, place = np.unique(together, return_index=True)
+            keys = [part for _, part in parts if part is not None]
+            self._keys = np.concatenate(keys)[place] if keys else None
+        else:
+            together.sort()  # np.unique() hashes where it need not sort, and is a seventh as fast
+            self._fingerprints = together[np.diff(together, prepend=together[:1] + np.uint64(1)) != 0]
         self._pending, self._n_pending = [], 0
 
 

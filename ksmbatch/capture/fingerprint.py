@@ -6,12 +6,16 @@ an accident is: docs/privacy.md.
 
 import hashlib
 import secrets
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import numpy as np
 
+Hash: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
 KINDS: Final = ("xxh64", "blake2b")
 ZERO: Final = np.uint64(0)  # of the page of zeros, whatever the key
+PAGE_BYTES: Final = 4096
 _KEY_WORDS: Final = 8
 
 
@@ -19,25 +23,29 @@ class Fingerprints:
     """Fingerprints of the `kind` "xxh64" (fast; who knows the function can make pages that collide) or "blake2b"."""
 
     def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._key = secrets.token_bytes(32)
-        self._seed = secrets.randbits(64)
+        self._of = _xxh64(secrets.randbits(64)) if kind == "xxh64" else _blake2b(secrets.token_bytes(32))
 
     def of(self, pages: np.ndarray) -> np.ndarray:
         """uint64[n]: those of `pages` (uint8[n, 4096], contiguous)."""
-        if self.kind == "xxh64":
-            found = self._xxh64(pages)
-        else:
-            digests = (hashlib.blake2b(page, digest_size=8, key=self._key).digest() for page in pages)
-            found = np.frombuffer(b"".join(digests), np.uint64).copy()
+        found = self._of(pages)
         found[found == ZERO] = 1
         found[~np.bitwise_or.reduce(pages.view(np.uint64), axis=1).astype(np.bool_)] = ZERO
         return found
 
-    def _xxh64(self, pages: np.ndarray) -> np.ndarray:
-        from xxhash import xxh64_intdigest
 
-        return np.fromiter((xxh64_intdigest(page, self._seed) for page in pages), np.uint64, len(pages))
+def _xxh64(seed: int) -> Hash:
+    from ksmbatch.interning import hash_pages  # numba: half a second, and a few the first time ever
+
+    hash_pages(np.zeros((1, PAGE_BYTES), np.uint8), seed)
+    return lambda pages: hash_pages(pages, seed)
+
+
+def _blake2b(key: bytes) -> Hash:
+    def of(pages: np.ndarray) -> np.ndarray:
+        digests = (hashlib.blake2b(page, digest_size=8, key=key).digest() for page in pages)
+        return np.frombuffer(bytearray().join(digests), np.uint64)
+
+    return of
 
 
 def order_keys(pages: np.ndarray) -> np.ndarray:

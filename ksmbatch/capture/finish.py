@@ -7,18 +7,20 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from ksmbatch.capture.distinct import Distinct, dense_ids
 from ksmbatch.capture.fingerprint import ZERO
 from ksmbatch.capture.follower import Follower
-from ksmbatch.capture.spill import Part, Spill
+from ksmbatch.capture.pace import Pace
+from ksmbatch.capture.spill import Changes, Part, Spill
 from ksmbatch.errors import InputError
 from ksmbatch.trace_writer import TraceWriter
 
-_ABOUT = "fingerprints of pages of a live machine, as ids"
+_PIECE: Final = 2**17  # rows written between two rests
+_ABOUT: Final = "fingerprints of pages of a live machine, as ids"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,16 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Captured:
+    """All that was captured: `rounds`, in which address spaces are places in `followers`, and changes are in `spill`."""
+
+    rounds: Sequence[Round]
+    followers: Sequence[Follower]
+    spill: Spill
+    distinct: Distinct
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
     """What the trace shall hold beside contents: `nodes` of pages, full `vma_names` (else only kinds), and `made_by`."""
 
@@ -40,10 +52,9 @@ class Wishes:
     made_by: Mapping[str, Any]
 
 
-def write_trace(
-    out: Path, rounds: Sequence[Round], followers: Sequence[Follower], spill: Spill, distinct: Distinct, wishes: Wishes
-) -> None:
-    """Writes the trace `out` of `rounds`, in which numbers of address spaces are places in `followers`. Raises InputError."""
+def write_trace(out: Path, captured: Captured, wishes: Wishes, pace: Pace) -> None:
+    """Writes the trace `out` of what was `captured`, at `pace`. Raises InputError."""
+    rounds, followers, spill = captured.rounds, captured.followers, captured.spill
     universes = _universes(rounds, spill)
     if not any(universe.size for universe in universes.values()):
         raise InputError(
@@ -51,13 +62,10 @@ def write_trace(
             rule="there is nothing to write: no page that KSM could take",
             hint="--all-vmas takes shared memory and files, too",
         )
-    fingerprints, keys = distinct.all()
-    is_content = fingerprints != ZERO
-    fingerprints, keys = fingerprints[is_content], None if keys is None else keys[is_content]
-    ids, n_ties = dense_ids(fingerprints, keys, secrets.randbits(128))
-    order = "memcmp" if distinct.ordered else "none"
+    numbering = _Numbering(captured)
+    order = "memcmp" if captured.distinct.ordered else "none"
     with TraceWriter(out, order=order, about=_ABOUT, nodes=wishes.nodes, gone=True, made_by=wishes.made_by) as writer:
-        writer.order_ties = n_ties
+        writer.order_ties = numbering.n_ties
         for one in rounds:
             writer.snapshot(one.time_ms)
             for number in one.exited:
@@ -67,17 +75,43 @@ def write_trace(
                 if number in universes:
                     writer.start(followers[number].name, pages=universes[number].size)
             for number, part in one.parts:
-                if part.n == 0:
-                    continue
-                changes = spill.get(part)
-                content = np.zeros(part.n, np.uint64)
-                is_content = changes.fingerprint != ZERO
-                content[is_content] = ids[fingerprints.searchsorted(changes.fingerprint[is_content])]
-                page = universes[number].searchsorted(changes.vpn)
-                node = changes.node if wishes.nodes else None
-                writer.rows(followers[number].name, page, content, node=node, gone=changes.gone)
+                for some in _pieces(spill.get(part)):
+                    page, content = universes[number].searchsorted(some.vpn), numbering.ids(some.fingerprint)
+                    node = some.node if wishes.nodes else None
+                    writer.rows(followers[number].name, page, content, node=node, gone=some.gone)
+                    pace.rest()
         for number, universe in universes.items():
             writer.vmas(followers[number].name, _vmas(followers[number], universe, wishes.vma_names))
+
+
+class _Numbering:
+    """Fingerprints to content ids; `n_ties`: see `distinct.dense_ids`."""
+
+    def __init__(self, captured: Captured) -> None:
+        fingerprints, keys = captured.distinct.all()
+        # what only a round has met that was not kept gets no number, so that these are dense
+        is_content: np.ndarray = np.zeros(fingerprints.size, np.bool_)
+        for one in captured.rounds:
+            for _, part in one.parts:
+                changes = captured.spill.get(part)
+                is_content[fingerprints.searchsorted(changes.fingerprint[~changes.gone])] = True
+        is_content &= fingerprints != ZERO
+        self._fingerprints = fingerprints[is_content]
+        self._ids, self.n_ties = dense_ids(
+            self._fingerprints, None if keys is None else keys[is_content], secrets.randbits(128)
+        )
+
+    def ids(self, fingerprints: np.ndarray) -> np.ndarray:
+        """uint64[n]: the ids of `fingerprints` (uint64[n])."""
+        content: np.ndarray = np.zeros(fingerprints.size, np.uint64)
+        is_content = fingerprints != ZERO
+        content[is_content] = self._ids[self._fingerprints.searchsorted(fingerprints[is_content])]
+        return content
+
+
+def _pieces(changes: Changes) -> Iterator[Changes]:
+    for first in range(0, changes.vpn.size, _PIECE):
+        yield Changes(*(column[first : first + _PIECE] for column in changes))
 
 
 def _universes(rounds: Sequence[Round], spill: Spill) -> dict[int, np.ndarray]:

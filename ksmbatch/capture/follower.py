@@ -58,15 +58,15 @@ class _Seen(NamedTuple):
 
 
 class Follower:
-    """The address space of `process`, called `name` in the trace.
+    """The address space of `process`; `name`: what it is called in the trace.
 
     `mappings`: those looked at, of every round in which they differed from the round before. `n_pages`: pages that are
     there; `n_unread`: pages that were there and could not be read. `is_whole`: False if the first round was cut short.
     """
 
-    def __init__(self, process: Process, name: str, tools: Tools) -> None:
+    def __init__(self, process: Process, tools: Tools) -> None:
         self.process = process
-        self.name = name
+        self.name = ""
         self.mappings: list[list[Mapping]] = []
         self.n_unread = 0
         self.is_whole = True
@@ -77,6 +77,10 @@ class Follower:
     def n_pages(self) -> int:
         """Pages that are there."""
         return 0 if self._seen is None else self._seen.vpn.size
+
+    def forget(self) -> None:
+        """It is over: lets go of what is known of its pages."""
+        self._seen = None
 
     def look(self) -> Changes | None:
         """What changed since the last look; None if the process is gone.
@@ -182,8 +186,8 @@ def _difference(old: _Seen | None, new: _Seen) -> Changes:
     if old is None:
         return Changes(*new, gone=np.zeros(new.vpn.size, np.bool_))
     at, was_there = _places(old.vpn, new.vpn)
-    changed = ~was_there
-    changed[was_there] = (old.fingerprint[at] != new.fingerprint)[was_there] | (old.node[at] != new.node)[was_there]
+    at, changed = at[was_there], ~was_there
+    changed[was_there] = (old.fingerprint[at] != new.fingerprint[was_there]) | (old.node[at] != new.node[was_there])
     _, is_there = _places(new.vpn, old.vpn)
     gone = old.vpn[~is_there]
     vpn = np.concatenate([new.vpn[changed], gone])
@@ -221,16 +225,16 @@ def _opened(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _permitted(process: Process) -> Iterator[None]:
-    """A process that is gone is a ProcessLookupError, one that we may not look at an InputError."""
+    """A process that is gone is a ProcessLookupError, one that cannot be looked at an InputError."""
     try:
         yield
-    except PermissionError as error:
-        rule = f"its memory may not be read: {error.strerror}"
-        raise InputError(where=f"process {process.pid} ({process.name})", rule=rule, hint=_remedy()) from None
     except OSError as error:
-        if error.errno in _VANISHED:
+        if error.errno in _VANISHED or isinstance(error, ProcessLookupError):
             raise ProcessLookupError from None
-        raise
+        may_not = isinstance(error, PermissionError)
+        rule = f"its memory {'may not' if may_not else 'cannot'} be read: {error.strerror}"
+        hint = _remedy() if may_not else None
+        raise InputError(where=f"process {process.pid} ({process.name})", rule=rule, hint=hint) from None
 
 
 def _remedy() -> str:

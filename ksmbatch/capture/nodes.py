@@ -28,6 +28,15 @@ def count_nodes() -> int:
     return 1
 
 
+def nodes_fault() -> str | None:
+    """Why the kernel does not answer (containers may forbid the call); None if it does."""
+    try:
+        nodes_of(os.getpid(), np.zeros(1, np.uint64))
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def nodes_of(pid: int, vpn: np.ndarray) -> np.ndarray:
     """int16[n]: the node of each of the pages `vpn` (uint64[n]) of process `pid`; -1 where the page is not there.
 

@@ -16,6 +16,7 @@ from ksmbatch.errors import InputError
 
 PROC: Final = Path("/proc")
 CGROUPS: Final = Path("/sys/fs/cgroup")
+_HIERARCHIES: Final = ("", "unified", "systemd", "memory")  # where groups are: of version 2, of both, of version 1
 _COMM_CHARS: Final = 15  # what the kernel keeps of a name
 _QEMU: Final = re.compile(r"qemu-system-|qemu-kvm|kvm$")
 _DEAD: Final = ("Z", "X", "x")
@@ -125,9 +126,12 @@ def _guest_name(arguments: list[str]) -> str | None:
 
 
 def _pids_of_group(group: str) -> list[int]:
-    folder = Path(group) if group.startswith(str(CGROUPS)) else CGROUPS / group.lstrip("/")
-    if not (folder / "cgroup.procs").is_file():
-        raise InputError(where="ksmbatch capture", key=f"--cgroup {group}", rule=f"there is no such group: {folder}")
+    bare = group.removeprefix(str(CGROUPS)).lstrip("/")
+    folders = [CGROUPS / hierarchy / bare for hierarchy in _HIERARCHIES]
+    folder = next((folder for folder in folders if (folder / "cgroup.procs").is_file()), None)
+    if folder is None:
+        rule = f"there is no such group in {CGROUPS}"
+        raise InputError(where="ksmbatch capture", key=f"--cgroup {group}", rule=rule)
     pids = set[int]()
     for file in folder.rglob("cgroup.procs"):
         with suppress(OSError):  # a group may go away meanwhile, or be one of threads

@@ -38,6 +38,9 @@ class Spill:
     """The file, beside the trace-to-be `out`; raises InputError where none can be made there."""
 
     def __init__(self, out: Path) -> None:
+        if out.is_dir():
+            raise InputError(where=out, rule="cannot be written: it is a folder")
+        self._out = out
         try:
             self._file = tempfile.TemporaryFile(dir=out.parent, prefix=f".{out.name}.")  # noqa: SIM115  # close() does it
         except OSError as error:
@@ -45,11 +48,15 @@ class Spill:
         self._end = 0
 
     def put(self, changes: Changes) -> Part:
-        """Keeps `changes`."""
+        """Keeps `changes`. Raises InputError where there is no room for them."""
         part = Part(self._end, changes.vpn.size)
-        self._file.seek(part.offset)
-        for column in changes:
-            self._file.write(column.tobytes())
+        try:
+            self._file.seek(part.offset)
+            for column in changes:
+                self._file.write(column.tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise InputError(where=self._out, rule=f"what was captured cannot be kept beside it: {error.strerror}") from None
         self._end = self._file.tell()
         return part
 

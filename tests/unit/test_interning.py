@@ -215,24 +215,37 @@ def test_a_source_is_read_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatc
     check(intern_pages(Slow(array_of(raw)), threads=3), raw, sorted(set(raw)))
 
 
-def test_a_thread_that_hashes_slowly_looks_up_in_its_turn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    others_were_first = threading.Event()
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_order_in_which_threads_look_up_does_not_show(
+    ordered: bool, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others_were_first, busy = threading.Event(), threading.Lock()
+    looked_up: list[int] = []
 
     class Delayed:
         @staticmethod
         def group_pages(*arguments: Any) -> int:
             steps, page = int(arguments[0]), int(arguments[4])
             if (steps, page) == (HASH, 0):
-                others_were_first.wait(0.3)
+                assert others_were_first.wait(60)
+            if steps != GROUP:
+                return int(group_pages(*arguments))
+            assert busy.acquire(blocking=False), "two threads look up at a time"
+            time.sleep(0.002)  # so that a second one would come in between
             done = int(group_pages(*arguments))
-            if (steps, page) == (GROUP, 4):
+            looked_up.append(page)
+            if len(looked_up) == 3:
                 others_were_first.set()
+            busy.release()
             return done
 
     monkeypatch.setattr(page_groups, "_PORTION", 4)
     monkeypatch.setattr(page_groups, "grouping", Delayed)
-    raw = [page_of({0: k}) for k in range(20)]
-    check(intern_pages(ArraySource(array_of(raw)), threads=2, ordered=False), raw, raw)
+    raw = [page_of({0: 100 - k % 9}) for k in range(30)]
+    source = Streamed(array_of(raw)) if streamed else ArraySource(array_of(raw))
+    check(intern_pages(source, threads=2, ordered=ordered), raw, sorted(set(raw)) if ordered else list(dict.fromkeys(raw)))
+    assert looked_up.index(0) >= 3
 
 
 def test_what_lies_between_two_pages_is_read_with_them_if_it_is_little_and_there_is_room() -> None:
@@ -269,6 +282,21 @@ def test_what_a_source_raises_comes_out_and_nobody_waits_forever(
     monkeypatch.setattr(page_groups, "_PORTION", 4)
     with pytest.raises(InputError, match="is damaged"):
         intern_pages(Damaged(array_of([page_of({0: k}) for k in range(30)])), threads=threads)
+
+
+def test_after_an_error_the_other_threads_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Damaged(Streamed):
+        def read(self, first: int, out: np.ndarray) -> None:
+            if first == 8:
+                raise InputError(rule="is damaged")
+            time.sleep(0.001)
+            super().read(first, out)
+
+    monkeypatch.setattr(page_groups, "_PORTION", 4)
+    source = Damaged(array_of([page_of({0: k % 256}) for k in range(2000)]))
+    with pytest.raises(InputError, match="is damaged"):
+        intern_pages(source, threads=2)
+    assert len(source.reads) < 100
 
 
 @pytest.mark.parametrize("threads", [1, 2])
