@@ -270,7 +270,7 @@ class _Host:
 
     def _offline(self, step: Offline) -> None:
         rule = "takes no memory whose nodes go offline: where its pages go depends on how full the others are"
-        raise InputError(key="offline", value=step.node, rule=rule)
+        raise InputError(key="offline", value=step.node, rule=rule, hint="an earlier snapshot may do")
 
     def _nothing(self, step: Step) -> None:
         """What is read is the kernel's zero page, which ksmd passes by; the other steps are not about what pages hold."""

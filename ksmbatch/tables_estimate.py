@@ -13,7 +13,7 @@ from rich.table import Table
 from ksmbatch.duplicates import Figure
 from ksmbatch.estimate import ITEM_BYTES, PAGE_BYTES, Estimate, Pair
 from ksmbatch.layout import count, new_table, number, print_table
-from ksmbatch.units import format_bytes, pages_to_mib
+from ksmbatch.units import PAGES_PER_MIB, format_bytes, pages_to_mib
 
 _MOST_MMS: Final = 20  # rows of mms; the others share one
 _MATRIX_MMS: Final = 7  # columns of mms that fit a terminal
@@ -42,8 +42,10 @@ def headline(found: Estimate, title: str) -> str:
     """The answer in a line."""
     saved = found.top.saved_pages
     apart = "" if found.top.merge_across_nodes else " with merge_across_nodes = 0"
-    share = _percent(saved.value, found.pages)
-    return f"KSM would save {_mib(saved)} of {_whole_mib(found.pages)} MiB, {share} %{apart}: {title}"
+    amount = f"{_mib(saved)} of {_whole_mib(found.pages)} MiB"
+    if found.pages < PAGES_PER_MIB:
+        amount = f"{saved.value} of {found.pages} pages"
+    return f"KSM would save {amount}, {_percent(saved.value, found.pages)} %{apart}: {title}"
 
 
 def memory_table(found: Estimate) -> Table:

@@ -44,7 +44,7 @@ def test_the_answer_is_that_of_the_setting_that_was_asked_for() -> None:
     contents = {mm: np.array([1, 2], np.uint64) for mm in ("a", "b")}
     seen = estimate(memory_of_contents(contents, [0, 1], 2), merge_across_nodes=0)
     lines = printed(seen)
-    assert lines[0] == "KSM would save 0.0 of 0.0 MiB, 0.0 % with merge_across_nodes = 0: some memory"
+    assert lines[0] == "KSM would save 0 of 4 pages, 0.0 % with merge_across_nodes = 0: some memory"
     assert lines[-1].startswith("Nothing merges: with merge_across_nodes = 0: pages that are equal are on different nodes")
 
 
@@ -97,7 +97,7 @@ def test_a_sample_says_what_it_is_and_how_far_it_may_be_wrong() -> None:
 
 
 def test_nothing_at_all_is_said_in_two_lines() -> None:
-    assert printed(found({})) == ["KSM would save 0.0 of 0.0 MiB, 0.0 %: some memory", "", "Nothing merges: no page is there."]
+    assert printed(found({})) == ["KSM would save 0 of 0 pages, 0.0 %: some memory", "", "Nothing merges: no page is there."]
 
 
 @pytest.mark.filterwarnings("error")
