@@ -41,6 +41,11 @@ _Kernel = Annotated[
     str | None, typer.Option(metavar="K", help="Whose ksmd; else a recording's own, or 6.12.", show_default=False)
 ]
 
+_Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Whose format images have; else what each looks like.", show_default=False),
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 it ran and the answer is no, 2 bad input.
@@ -131,6 +136,56 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command()
+def estimate(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Memory that is there: one CONFIG.toml, one trace, or images of memory, [NAME=]PATH as for import.",
+            show_default=False,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one object.")] = False,
+    max_page_sharing: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_count, help="The knob; else the configuration's, or 256.", show_default=False),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a picture.", show_default=False)] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=_count, help="NUMA nodes, mm k on node k mod N; else as the trace says.", show_default=False
+        ),
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(metavar="MM=NODE", help="Where an mm's memory lies.", show_default=False)
+    ] = None,
+    snapshot: Annotated[str, typer.Option(metavar="first|last", help="Which moment of memory over time.")] = "last",
+    sample: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Look at a share of the contents, say 0.01; with error bars.", show_default=False),
+    ] = None,
+    format_: _Format = None,
+    overrides: _Set = None,
+) -> int:
+    """Say what KSM would save on this memory, without simulating time."""
+    from ksmbatch.estimating import estimate_inputs
+
+    return estimate_inputs(
+        inputs,
+        overrides=overrides or (),
+        max_page_sharing=max_page_sharing,
+        nodes=nodes,
+        binding=node or (),
+        moment=snapshot,
+        fraction=sample,
+        format=format_,
+        plot=plot,
+        echo_json=typer.echo if as_json else None,
+    )
+
+
 @app.command("import")
 def import_(
     inputs: Annotated[
@@ -143,10 +198,7 @@ def import_(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="Where the trace goes.", show_default=False)],
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="Whose format; else what each looks like.", show_default=False),
-    ] = None,
+    format_: _Format = None,
     private: Annotated[
         bool, typer.Option("--private", help="Ids in random order and no names of VMAs: for a trace that you give away.")
     ] = False,

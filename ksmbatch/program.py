@@ -302,7 +302,7 @@ def compile_config(config: Config) -> Program:
     A scenario's own knobs do not count, [ksm] does. Raises InputError for what is wrong with the workload or its file.
     """
     try:
-        return compile_workload(_workload(config))
+        return compile_workload(workload_of(config))
     except InputError as error:
         if error.where is not None:  # in the trace or scenario, which is named
             raise
@@ -323,7 +323,8 @@ def size_at_start(config: Config) -> Size:
     return size
 
 
-def _workload(config: Config) -> Workload:
+def workload_of(config: Config) -> Workload:
+    """The workload that `config` names, with its moves. Raises InputError for what is wrong with it or its file."""
     workload = _memory(config)
     if not config.workload.all_moves:
         return workload

@@ -77,6 +77,7 @@ def test_help_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str
         "sweep",
         "replay",
         "conform",
+        "estimate",
         "import",
         "check",
         "capture",
@@ -84,7 +85,7 @@ def test_help_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     ]
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "import", "check", "capture", "list"])
+@pytest.mark.parametrize("command", ["run", "sweep", "replay", "conform", "estimate", "import", "check", "capture", "list"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, command, "--help")
     assert (status, err) == (0, "")
@@ -99,7 +100,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "line"),
     [
         ("", "ksmbatch: missing command (see ksmbatch --help)"),
-        ("estimate x", "ksmbatch: no such command 'estimate' (see ksmbatch --help)"),  # absent, not a stub
+        ("advise x", "ksmbatch: no such command 'advise' (see ksmbatch --help)"),  # absent, not a stub
+        ("estimate", "ksmbatch estimate: missing argument 'INPUT...' (see ksmbatch estimate --help)"),
         ("swep c.toml", "ksmbatch: no such command 'swep'. Did you mean 'sweep'? (see ksmbatch --help)"),
         ("sweep", "ksmbatch sweep: missing argument 'CONFIG.toml' (see ksmbatch sweep --help)"),
         ("sweep c.toml d.toml", "ksmbatch sweep: got unexpected extra argument"),

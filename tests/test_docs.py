@@ -5,6 +5,7 @@ Whether a sentence is true is for its reader to judge; that what it names is the
 
 import gzip
 import importlib.util
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,10 +23,12 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 
 from ksmbatch.cli import app
 from ksmbatch.codes import POLICY_DOCS, Kernel
 from ksmbatch.config import load
+from ksmbatch.estimating import estimate_inputs
 from ksmbatch.events import Discard
 from ksmbatch.generators import GENERATORS, Generator, Move, Mover
 from ksmbatch.generators.moves import lay
@@ -163,7 +167,12 @@ def test_every_function_that_is_named_with_its_module_exists(document: Path) -> 
 
 def rows(document: Path) -> Iterator[list[str]]:
     """The cells of every row of every table."""
-    for line in document.read_text().splitlines():
+    return rows_of(document.read_text())
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
+    """The cells of every row of every table in `text`."""
+    for line in text.splitlines():
         if line.startswith("|") and not set(line) <= set("|- "):
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -206,6 +215,40 @@ def test_what_no_recording_shows_is_marked() -> None:
 def test_the_tables_of_the_model_are_those_of_the_program() -> None:
     text = (ROOT / "docs/model.md").read_text()
     assert tables_script().put(text) == text, "run `python docs/tables.py --write`"
+
+
+def test_the_example_of_an_estimate_is_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.search(
+        r"<!-- example of estimate -->\n```\n(.*?)```\n<!-- end", (ROOT / "docs/estimate.md").read_text(), re.DOTALL
+    )
+    assert shown is not None
+    file = io.StringIO()
+    monkeypatch.chdir(ROOT)
+    estimate_inputs(["workloads/three-vms.parquet"], nodes=2, console=Console(file=file, width=80))
+    assert shown[1] == re.sub(r" +$", "", file.getvalue(), flags=re.MULTILINE)
+
+
+def test_every_key_of_the_json_of_an_estimate_is_explained() -> None:
+    named = set(spans((ROOT / "docs/estimate.md").read_text()))
+    lines: list[str] = []
+    estimate_inputs([str(ROOT / "workloads/three-vms.parquet")], nodes=2, fraction=0.01, echo_json=lines.append)
+    document = json.loads(lines[0])
+    keys = [*document, *document["mms"][0], *document["nodes"][0], *document["pairs"][0], *document["settings"][0]]
+    assert set(keys) | document["sample"].keys() <= named
+
+
+def test_every_parameter_of_a_generator_is_explained_with_its_default() -> None:
+    text = (ROOT / "docs/generators.md").read_text()
+    parts = dict(re.findall(r"^## `([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert parts.keys() == {name for name, generator in GENERATORS.items() if generator.mover is None}
+    for name, part in parts.items():
+        told = {cells[0]: cells[1] for cells in rows_of(part) if len(cells) == 3}
+        del told["parameter"]
+        defaults = {f"`{field.name}`": field.default for field in fields(GENERATORS[name].parameters)}
+        assert told.keys() == defaults.keys()
+        for key, default in defaults.items():
+            shown = "" if default is MISSING else json.dumps(default)
+            assert told[key] == shown.removesuffix(".0"), key
 
 
 def test_every_metric_knob_and_key_is_in_the_model() -> None:

@@ -88,6 +88,13 @@ def test_numpy_starts_no_threads_in_a_process_of_ours() -> None:
     assert done.stdout.splitlines()[-1] == "1"
 
 
+def test_an_estimate_is_made_without_numba_or_matplotlib() -> None:
+    trace = Path(__file__).parent.parent / "workloads/three-vms.parquet"
+    loaded = loaded_by(f"from ksmbatch.cli import main; main(['estimate', {str(trace)!r}])")
+    assert "pyarrow" in loaded
+    assert not loaded & {"numba", "matplotlib"}  # pyarrow loads pandas by itself, to read columns
+
+
 def test_the_check_would_see_a_heavy_import() -> None:
     assert "numpy" in loaded_by("import numpy")
 

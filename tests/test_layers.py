@@ -21,6 +21,7 @@ LAYERS = (
     ("importers",),
     ("inputs",),
     ("trace_metadata", "traces", "trace_nodes", "trace_memory", "trace_events", "trace_check", "trace_writer"),
+    ("memory", "duplicates", "convergence", "estimate"),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
     ("pagetables", "conformance"),
@@ -31,8 +32,13 @@ LAYERS = (
     ("capture",),
     ("address_spaces", "survey", "migration", "machine", "clock", "locks", "engine"),
     ("provenance", "results"),
-    ("layout", "analysis", "moves_analysis", "drawing", "plots_moves", "plots", "tables_moves", "tables"),
+    (
+        *("layout", "analysis", "moves_analysis", "drawing"),
+        *("plots_moves", "plots", "tables_moves", "tables", "tables_estimate", "plots_estimate", "gallery", "plots_gallery"),
+    ),
     ("replay", "sweep", "importing"),
+    ("memory_inputs",),
+    ("estimating",),
     ("listing", "cli"),
     ("__main__",),
 )
@@ -134,6 +140,11 @@ def test_kernels_have_an_order_among_themselves_that_ends_with_ksmd() -> None:
 def test_the_analysis_knows_results_but_not_the_engine() -> None:
     for name in ("analysis", "moves_analysis", "plots", "plots_moves", "drawing", "tables", "tables_moves", "layout"):
         assert not parts_imported(PACKAGE / f"{name}.py") & {"machine", "engine", "sweep", "state", "program"}
+
+
+def test_an_estimate_is_made_without_the_engine() -> None:
+    files = [f"{name}.py" for name in ("memory", "duplicates", "convergence", "estimate", "tables_estimate", "plots_estimate")]
+    assert not [name for name in files if parts_imported(PACKAGE / name) & {"machine", "engine", "sweep", "state", "program"}]
 
 
 def test_the_configuration_does_not_know_the_state() -> None:
