@@ -426,6 +426,10 @@ def is_passed_at_rest(s, page):
         return False
     phase = int64(s.cohorts[0, s.cohort[page]])
     if phase:
+        if phase & IS_MERGED:
+            s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
+        else:
+            s.scan[Scan.VISIT] = Knob.SEARCH_NS if phase & IS_VISIT else Knob.SKIP_NS
         was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
         pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was)
     return True

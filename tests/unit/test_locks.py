@@ -9,12 +9,13 @@ from machines import Step, filled, full_scan, mmap, scenario, spawn, write
 from ksmbatch.clock import Clock
 from ksmbatch.codes import Caller, Kernel, Locking, Policy
 from ksmbatch.events import Migrate
+from ksmbatch.kernels import resting
 from ksmbatch.locks import Lock
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
 from ksmbatch.program import compile_workload
 from ksmbatch.scenario import parse_scenario
-from ksmbatch.state import Knob
+from ksmbatch.state import CHECKSUM, Knob
 from ksmbatch.state import Scan as ScanState
 from ksmbatch.workload import scenario_workload
 
@@ -212,7 +213,8 @@ def test_a_move_waits_for_the_end_of_a_visit_that_searches_trees() -> None:
 
 def test_a_move_does_not_wait_for_a_visit_that_only_looks_at_the_checksum() -> None:
     host = in_mid_batch(Locking.TREE_MUTEX)
-    host.machine.state.pages[:, 1] = -1  # CHECKSUM: no visit goes further
+    resting.wake_all(host.machine.state)
+    host.machine.state.pages[:, CHECKSUM] = -1  # no visit goes further
     host.move(2)
     assert host.locks() == [2, 0, 0]
     assert host.counted("ksmd_wait_ns")[0] == TREE  # it was at a visit when the second move took the lock
@@ -232,7 +234,7 @@ def test_a_move_does_not_wait_while_smart_scan_passes_pages_by() -> None:
 
 def test_a_move_does_not_wait_for_a_batch_that_is_just_beginning() -> None:
     host = Host(*shared(*filled([30], proc="z")), kind=Locking.TREE_MUTEX, wakeup_ns=5000)
-    assert host.machine.state.scan[ScanState.VISIT] == Knob.SEARCH_NS  # the last before it went to sleep
+    host.machine.state.scan[ScanState.VISIT] = Knob.SEARCH_NS  # the last before it went to sleep
     host.pass_time(int(host.machine.state.scan[ScanState.WAKE_NS]) - host.now_ns - 500)
     batches = host.counted("wakeups")
     host.move(2)

@@ -147,9 +147,11 @@ def test_a_full_log_is_done_to_the_shape_and_begins_anew() -> None:
 
 def test_a_chain_in_the_place_of_a_node_is_no_change_of_shape() -> None:
     s = tiny_state()
-    plant(s, 3, 1)
+    plant(s, 3, 1, 4, 5)
+    before = shape_of(s)
     stable_chain.alloc_stable_node_chain(s, int(s.by_content[0, 3, state.STABLE_AT]))
-    assert logged(s, 0) == [3, 1]
+    assert logged(s, 0) == []
+    assert shape_of(s) == before
 
 
 # against the twin

@@ -219,18 +219,53 @@ def test_a_delay_that_is_negative_as_an_int_is_never_over() -> None:
 
 def test_a_tree_may_be_changed_by_walks_while_something_in_it_is_hot_or_a_delay_is_over() -> None:
     s = tiny_state(max_page_sharing=FULL)
-    observable = stable_tree.is_observable
-    assert not observable(s, 0)
+
+    def may_change() -> bool:
+        """Whether a walk for content 1, which is below the chain, may change something; else none in the tree may."""
+        if stable_tree.is_calm(s, 0):
+            return False
+        return bool(stable_tree.meets_something(s, 0, 1))
+
+    assert stable_tree.is_calm(s, 0)
     head, _ = chain(s, 2, 2)
-    assert observable(s, 0)
+    plant(s, 1)
+    assert may_change()
     stable_node.settle(s, head, state.SETTLED_PRUNED)
-    assert not observable(s, 0)
+    assert stable_tree.is_calm(s, 0)
     s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] = 100
     s.counters[Counter.TIME_NS] = 99_999_999
-    assert not observable(s, 0)
+    assert not may_change()
     s.counters[Counter.TIME_NS] = 100_000_000
-    assert observable(s, 0)
-    assert not observable(s, 1)  # it has no chain
+    assert may_change()
+    assert stable_tree.is_calm(s, 1)  # it has no chain
+    s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] = 2**31  # as an int negative: never
+    assert stable_tree.is_calm(s, 0)
+
+
+def test_whoever_walks_every_tree_takes_no_tree_for_calm() -> None:
+    assert not stable_tree.is_calm(tiny_state(force_exact=1), 0)
+
+
+# 3 at the root, 1 and 4 below it, 5 below 4; where each of these is stale, which contents' walks pass it above their place?
+@pytest.mark.parametrize(
+    ("stale", "met_by"), [(3, {0, 1, 2, 4, 5}), (1, {0, 2}), (4, {5}), (5, set()), (None, set())], ids=lambda value: str(value)
+)
+def test_a_walk_meets_what_is_stale_above_its_end_and_nothing_else(stale: int | None, met_by: set[int]) -> None:
+    s = tiny_state()
+    planted = plant(s, 3, 1, 4, 5)
+    if stale is not None:
+        stable_node.kpfn_gone(s, planted[stale], 0)
+    assert {content for content in range(6) if stable_tree.meets_something(s, 0, content)} == met_by
+
+
+def test_a_walk_to_a_content_held_once_goes_where_its_rank_says() -> None:
+    # contents 0 to 2 are held twice, with ranks 1, 3, 5; 3, 4, 5, 6 once, with ranks 0, 2, 4, 6
+    s = state.allocate(
+        n_pages=1, n_mms=1, n_nids=1, n_dup=3, rank=np.array([1, 3, 5, 0, 2, 4, 6], np.uint32), checksum_class=None
+    )
+    planted = plant(s, 1, 0, 2)  # 1 at the root
+    stable_node.kpfn_gone(s, planted[0], 0)
+    assert {content for content in range(7) if stable_tree.meets_something(s, 0, content)} == {3, 4}
 
 
 def test_no_chain_is_settled_when_the_rule_of_pruning_changes() -> None:

@@ -13,10 +13,10 @@ from unit.kernels.tiny import fill, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import fault, rmap_item, unstable_tree
+from ksmbatch.kernels import fault, ksmd, rmap_item, unstable_tree
 from ksmbatch.kernels.unstable_tree import FAULT, NO_PAGE
 from ksmbatch.metrics import Counter
-from ksmbatch.state import Scan, State
+from ksmbatch.state import NO_MM, Scan, State
 
 N_PAGES, N_CONTENTS = 16, 12
 GONE = -1
@@ -31,7 +31,17 @@ def with_items(s: State) -> State:
     return s
 
 
+def come_to(s: State, page: int) -> None:
+    """ksmd's cursor is where it is while `page` is visited, in the scan that is under way, or that begins."""
+    if s.scan[Scan.CUR_MM] == NO_MM:
+        ksmd.start_scan(s)
+    while s.mms[s.scan[Scan.CUR_MM], state.END_PAGE] <= page:
+        ksmd.enter_mm(s, int(s.mms[s.scan[Scan.CUR_MM], state.SLOT_NEXT]))
+    s.scan[Scan.CUR_PAGE] = page + 1
+
+
 def search(s: State, page: int, nid: int = 0) -> int:
+    come_to(s, page)
     return int(unstable_tree.unstable_tree_search_insert(s, page, int(s.pages[page, state.FRAME]), nid))
 
 
@@ -145,8 +155,7 @@ def test_an_item_of_the_last_scan_is_in_no_tree_of_this_one() -> None:
     with_items(s)
     search(s, 0)
     s.counters[Counter.FULL_SCANS] += 1
-    unstable_tree.reset_unstable_tree(s, 0)
-    s.scan[Scan.LOG_END] = 0
+    s.scan[Scan.CUR_MM] = NO_MM  # the next visit is of the next scan
     assert search(s, 1) == NO_PAGE
     assert is_unstable(s, 1)
 
@@ -199,6 +208,7 @@ def scan(s: State, contents: list[int], changes: list[Change]) -> Iterator[tuple
                 fault.zap_pages(s, changed, changed + 1)
             elif when == page:
                 fill(s, content, first=changed)
+        come_to(s, page)
         frame = int(s.pages[page, state.FRAME])
         # one that changed since the last scan has another checksum, and goes no further
         if frame == state.NO_FRAME or s.frames[frame, state.FRAME_CONTENT] != s.pages[page, state.CHECKSUM]:

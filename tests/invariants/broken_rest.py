@@ -1,0 +1,168 @@
+"""What breaks the rules of pages at rest: each case a rule, what it says then, and the change to a sane machine.
+
+The rules must notice; whether they do is asked in test_rules_can_fail.py.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from invariants.a_machine import item_in_tree
+
+from ksmbatch import state
+from ksmbatch.state import NIL, NO_FRAME, NO_MM, Scan, State
+
+MERGED, SEARCHING, FIRST_COHORT = 1, 2, 3  # as in kernels/resting
+
+
+def merged_page(s: State) -> int:
+    return int(np.flatnonzero(s.cohort == MERGED)[0])
+
+
+def node_of(s: State, page: int) -> int:
+    return int(s.frames[s.pages[page, state.FRAME], state.FRAME_NODE])
+
+
+def lonely_page(s: State) -> int:
+    """One that is at rest for good, and whose content others may hold."""
+    return int(s.by_content[:, :, state.RESTING].max()) - 1
+
+
+def row_of(s: State, page: int) -> np.ndarray:
+    """Its row of by_content."""
+    content = s.frames[s.pages[page, state.FRAME], state.FRAME_CONTENT]
+    row: np.ndarray = s.by_content[s.page_bytes[page, state.ITEM_NID], content]
+    return row
+
+
+def count_a_page_at_rest_twice(s: State) -> None:
+    s.cohorts[1, s.cohort[lonely_page(s)]] += 1
+
+
+def count_a_holder_twice(s: State) -> None:
+    row_of(s, lonely_page(s))[state.HOLDERS] += 1
+
+
+def lose_the_frame_of_a_merged_page(s: State) -> None:
+    s.pages[merged_page(s), state.FRAME] = NO_FRAME
+
+
+def let_a_merged_page_map_no_ksm_page(s: State) -> None:
+    s.frame_bytes[s.pages[merged_page(s), state.FRAME], state.FRAME_FLAGS] = 0
+
+
+def lose_the_item_of_a_merged_page(s: State) -> None:
+    s.page_bytes[merged_page(s), state.ITEM_FLAGS] = state.ITEM
+
+
+def hang_a_merged_page_in_another_node(s: State) -> None:
+    page = merged_page(s)
+    others = set(s.members[:, state.MEMBER_NODE].tolist()) - {int(NIL), node_of(s, page)}
+    s.members[s.pages[page, state.HEAD], state.MEMBER_NODE] = min(others)
+
+
+def put_the_node_of_a_merged_page_on_migrate_nodes(s: State) -> None:
+    s.nodes[node_of(s, merged_page(s)), state.WHERE] = state.IN_MIGRATE
+
+
+def move_the_frame_of_a_merged_page(s: State) -> None:
+    s.frame_bytes[s.pages[merged_page(s), state.FRAME], state.FRAME_NID] ^= 1
+
+
+def share_a_lonely_page(s: State) -> None:
+    s.frames[s.pages[lonely_page(s), state.FRAME], state.MAPCOUNT] += 1
+
+
+def make_a_ksm_page_of_a_lonely_one(s: State) -> None:
+    s.frame_bytes[s.pages[lonely_page(s), state.FRAME], state.FRAME_FLAGS] |= np.uint8(state.KSM)
+
+
+def write_to_a_lonely_page_unnoticed(s: State) -> None:
+    s.frames[s.pages[lonely_page(s), state.FRAME], state.FRAME_CONTENT] += 1
+
+
+def move_a_lonely_page_unnoticed(s: State) -> None:
+    s.frame_bytes[s.pages[lonely_page(s), state.FRAME], state.FRAME_NID] ^= 1
+
+
+def give_a_lonely_page_a_twin(s: State) -> None:
+    row_of(s, lonely_page(s))[state.HOLDERS] = 2
+
+
+def hang_the_content_of_a_lonely_page_in_the_stable_tree(s: State) -> None:
+    row_of(s, lonely_page(s))[state.STABLE_AT] = node_of(s, merged_page(s))
+
+
+def forget_who_is_alone(s: State) -> None:
+    row_of(s, lonely_page(s))[state.RESTING] = 0
+
+
+def put_a_lonely_page_into_a_cohort_of_smart_scan(s: State) -> None:
+    s.cohort[lonely_page(s)] = FIRST_COHORT
+
+
+def let_a_lonely_page_search_in_every_scan(s: State) -> None:
+    s.cohort[lonely_page(s)] = SEARCHING
+
+
+def take_a_page_that_is_awake_for_one_at_rest(s: State) -> None:
+    page = item_in_tree(s, 0)
+    assert s.cohort[page] == 0
+    row_of(s, page)[state.RESTING] = page + 1
+
+
+def lose_the_calendar(s: State) -> None:
+    s.calendar[:] = 0
+
+
+def leave_a_region_open(s: State) -> None:
+    s.scan[Scan.REGION_END] = s.scan[Scan.CUR_PAGE]
+
+
+def end_the_scan_too_early(s: State) -> None:
+    s.scan[Scan.CUR_MM] = NO_MM
+
+
+Change = Callable[[State], None]
+
+CASES: list[tuple[str, str, Change]] = [
+    ("cohorts_are_recounted", "pages at rest of block 0, cohort", count_a_page_at_rest_twice),
+    ("holders_are_recounted", "holders", count_a_holder_twice),
+    ("merged_pages_at_rest_are_in_place", "but maps nothing", lose_the_frame_of_a_merged_page),
+    ("merged_pages_at_rest_are_in_place", "but no KSM page", let_a_merged_page_map_no_ksm_page),
+    ("merged_pages_at_rest_are_in_place", "without an item", lose_the_item_of_a_merged_page),
+    ("merged_pages_at_rest_are_in_place", "in another node", hang_a_merged_page_in_another_node),
+    ("merged_pages_at_rest_are_in_place", "on migrate_nodes", put_the_node_of_a_merged_page_on_migrate_nodes),
+    ("merged_pages_at_rest_are_in_place", "in another tree", move_the_frame_of_a_merged_page),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but shared", share_a_lonely_page),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but a KSM page", make_a_ksm_page_of_a_lonely_one),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed", write_to_a_lonely_page_unnoticed),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "in another tree", move_a_lonely_page_unnoticed),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "others have its content", give_a_lonely_page_a_twin),
+    (
+        "unmerged_pages_at_rest_are_alone_or_expected",
+        "merged by others",
+        hang_the_content_of_a_lonely_page_in_the_stable_tree,
+    ),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "unknown to others", forget_who_is_alone),
+    (
+        "unmerged_pages_at_rest_are_alone_or_expected",
+        "as if smart_scan was off, or the reverse",
+        put_a_lonely_page_into_a_cohort_of_smart_scan,
+    ),
+    ("pages_known_to_rest_do", "awake, or merged", take_a_page_that_is_awake_for_one_at_rest),
+    ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
+    ("no_region_is_open", "the end of the open region", leave_a_region_open),
+    ("no_region_is_open", "passed by another scan than the last", end_the_scan_too_early),
+]
+# the same rules, where smart_scan has cohorts of its own
+SMART_CASES: list[tuple[str, str, Change]] = [
+    (
+        "unmerged_pages_at_rest_are_alone_or_expected",
+        "as if smart_scan was off, or the reverse",
+        let_a_lonely_page_search_in_every_scan,
+    ),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed", write_to_a_lonely_page_unnoticed),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "unknown to others", forget_who_is_alone),
+    ("cohorts_are_recounted", "pages at rest of block 0, cohort", count_a_page_at_rest_twice),
+    ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
+]
