@@ -54,7 +54,7 @@ FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 # rows of trees
 STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
-LOOK_KNOWN, LOOK_FIRST, LOOK_END, LOOK_LOW, LOOK_HIGH, UNSTABLE_CHANGED = range(7, 13)
+LOOK_KNOWN, LOOK_FIRST, LOOK_END, LOOK_LOW, LOOK_HIGH, LOOK_LOWEST, LOOK_HIGHEST, UNSTABLE_CHANGED = range(7, 15)
 
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
 # to look at what hangs there, which is a chain or stale; 1: or at something below it
@@ -212,10 +212,11 @@ class State(NamedTuple):
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[13, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
+    """int32[15, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
     stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
     LOOK_KNOWN: 1: of the contents held once, only those from LOOK_FIRST to before LOOK_END are searched for past something
-    with LOOK, and of those held twice, those between LOOK_LOW and LOOK_HIGH. UNSTABLE_EXACT: 1: the unstable tree's shape is
+    with LOOK, and of those held twice, those between LOOK_LOW and LOOK_HIGH; LOOK_LOWEST, LOOK_HIGHEST: contents with LOOK,
+    above which there is none. UNSTABLE_EXACT: 1: the unstable tree's shape is
     built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items.
     UNSTABLE_CHANGED: pages in the unstable tree that were written, while its shape is not built yet."""
     by_content: np.ndarray
@@ -362,7 +363,7 @@ def allocate(
         members=zeros(np.int32, n_members, 4),
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
-        trees=zeros(np.int32, 13, n_nids),
+        trees=zeros(np.int32, 15, n_nids),
         by_content=zeros(np.int32, n_nids, n_dup, 4),
         stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),

@@ -9,6 +9,8 @@ from numpy import int64
 from ksmbatch.accel import kernel
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.resting import MERGED, rest, take_budget
+from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune
+from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
 from ksmbatch.kernels.twins import tree_of
@@ -16,6 +18,7 @@ from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     AGE,
     ANON,
+    CHAIN,
     CHECKSUM,
     FIRST,
     FRAME,
@@ -25,11 +28,10 @@ from ksmbatch.state import (
     FRAME_NODE,
     HEAD,
     HOLDERS,
-    IN_TREE,
+    IN_CHAIN,
     ITEM,
     ITEM_FLAGS,
     KPFN,
-    LEN,
     LOOK_KNOWN,
     MAPCOUNT,
     MEMBER_NEXT,
@@ -38,13 +40,16 @@ from ksmbatch.state import (
     MEMBER_PREV,
     MERGEABLE,
     MERGING,
+    NEXT,
     NIL,
     NO_FRAME,
     PAGE_FLAGS,
     PAGE_NID,
     PROT_NONE,
+    ROOMY_DUPS,
     STABLE,
     STABLE_AT,
+    STALE_DUPS,
     UNSTABLE,
     WHERE,
     Knob,
@@ -71,10 +76,17 @@ def node_to_join(s, page):
         return NIL
     nid = tree_of(s, s.frame_bytes[frame, FRAME_NID])
     node = int64(s.by_content[nid, content, STABLE_AT])
-    if node == NIL or not 0 < s.nodes[node, LEN] < s.knobs[Knob.MAX_PAGE_SHARING]:  # a chain's is below 0
+    if node != NIL and is_chain(s, node):
+        # of one dup with room, and that the first, every walk finds just it, and changes nothing
+        if s.nodes[node, STALE_DUPS] != 0 or s.nodes[node, ROOMY_DUPS] != 1:
+            return NIL
+        node = int64(s.nodes[node, FIRST])
+        if s.nodes[node, NEXT] == NIL:
+            return NIL
+    if node == NIL or not is_page_sharing_candidate(s, node, NOW):
         return NIL
     kframe = int64(s.nodes[node, KPFN])
-    if kframe == NO_FRAME or s.nodes[node, WHERE] != IN_TREE or tree_of(s, s.frame_bytes[kframe, FRAME_NID]) != nid:
+    if kframe == NO_FRAME or tree_of(s, s.frame_bytes[kframe, FRAME_NID]) != nid:
         return NIL
     if not is_calm(s, nid) and (not s.trees[LOOK_KNOWN, nid] or may_meet_something(s, nid, content)):
         return NIL
@@ -118,7 +130,9 @@ def join(s, page, mm, node):
     s.members[member, MEMBER_PREV] = NIL
     s.members[first, MEMBER_PREV] = member
     s.nodes[node, FIRST] = member
-    s.nodes[node, LEN] += 1
+    if s.nodes[node, WHERE] == IN_CHAIN:
+        may_prune(s, int64(s.nodes[node, CHAIN]), MAY_PRUNE)
+    change_length(s, node, int64(1))
     s.pages[page, HEAD] = member
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm, MERGING] += 1

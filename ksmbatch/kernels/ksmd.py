@@ -15,6 +15,7 @@ from ksmbatch.kernels.resting import (
     IS_MERGED,
     IS_SKIP,
     IS_VISIT,
+    SEARCHING,
     WAS_UNSTABLE,
     begin_passes,
     end_passes,
@@ -33,7 +34,7 @@ from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_node import is_chain
-from ksmbatch.kernels.stable_shape import may_meet_something
+from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
@@ -59,6 +60,8 @@ from ksmbatch.state import (
     KPFN,
     KSM,
     LIST_ITEMS,
+    LOOK_END,
+    LOOK_FIRST,
     LOOK_KNOWN,
     MERGEABLE,
     MERGEABLE_VMAS,
@@ -88,6 +91,7 @@ from ksmbatch.state import (
 END_OF_SCAN = -1
 HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
 FEW_DUE = 512  # of a block
+STRETCH = 32  # pages that are looked through at once
 HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
 
@@ -309,10 +313,26 @@ def must_look(s, page, nid, content):
     """Whether `page`, at rest, which searches the trees of `nid` in this scan, may see or change their shape. Reads: trees."""
     if s.trees[UNSTABLE_EXACT, nid]:
         return True
-    if is_calm(s, nid):
+    if is_calm(s, nid) or (s.trees[LOOK_KNOWN, nid] and not may_meet_something(s, nid, content)):
         return False
     s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
     return meets_something(s, nid, content)
+
+
+@inlined
+def end_of_uninteresting(s, first, end, low, high):
+    """How far from `first` on no page at rest has a content held twice, or one from `low` to before `high`; at least so far."""
+    n_dup = s.by_content.shape[1]
+    while first < end:
+        stop = min(first + STRETCH, end)
+        found = 0
+        for page in range(first, stop):  # without a branch, for these are nearly always in vain
+            content = s.pages[page, CHECKSUM]
+            found |= (s.cohort[page] >= SEARCHING) & ((content < n_dup) | ((content >= low) & (content < high)))
+        if found:
+            break
+        first = stop
+    return first
 
 
 @kernel
@@ -321,17 +341,29 @@ def first_that_looks(s, first, end, lively):
 
     Reads: cohort, cohorts. Writes: scan, and as meets_something().
     """
-    for page in range(first, end):
-        if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
-            continue
-        nid = int64(s.page_bytes[page, ITEM_NID])
+    low = int64(2**31)
+    high = int64(0)
+    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
         if not (lively >> (nid & 31)) & 1:
             continue
-        content = int64(s.pages[page, CHECKSUM])
-        if s.trees[LOOK_KNOWN, nid] and not s.trees[UNSTABLE_EXACT, nid] and not may_meet_something(s, nid, content):
-            continue
-        if must_look(s, page, nid, content):
-            return page
+        if s.trees[UNSTABLE_EXACT, nid]:
+            low = int64(0)
+            high = int64(2**31)
+        else:
+            know_where_to_look(s, nid)
+            low = min(low, int64(s.trees[LOOK_FIRST, nid]))
+            high = max(high, int64(s.trees[LOOK_END, nid]))
+    start = end_of_uninteresting(s, first, end, low, high)
+    while start < end:
+        stop = min(start + STRETCH, end)
+        for page in range(start, stop):
+            if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
+                continue
+            nid = int64(s.page_bytes[page, ITEM_NID])
+            content = int64(s.pages[page, CHECKSUM])
+            if (lively >> (nid & 31)) & 1 and must_look(s, page, nid, content):
+                return page
+        start = end_of_uninteresting(s, stop, end, low, high)
     return end
 
 

@@ -18,8 +18,10 @@ from ksmbatch.state import (
     LOOK_END,
     LOOK_FIRST,
     LOOK_HIGH,
+    LOOK_HIGHEST,
     LOOK_KNOWN,
     LOOK_LOW,
+    LOOK_LOWEST,
     NIL,
     NO_FRAME,
     RIGHT,
@@ -140,11 +142,13 @@ def know_where_to_look(s, nid):
                 current = int64(s.stable_links[nid, current, far])
         s.trees[LOOK_FIRST if side == 0 else LOOK_END, nid] = bound
         s.trees[LOOK_LOW if side == 0 else LOOK_HIGH, nid] = held
+        s.trees[LOOK_LOWEST if side == 0 else LOOK_HIGHEST, nid] = current - 1
 
 
 @inlined
 def may_meet_something(s, nid, content):
     """Whether a walk to `content` might pass something with LOOK in the tree of `nid`. Reads: trees, as they are known."""
     if content < s.by_content.shape[1]:
-        return s.trees[LOOK_LOW, nid] < content < s.trees[LOOK_HIGH, nid]
+        is_within = s.trees[LOOK_LOW, nid] < content < s.trees[LOOK_HIGH, nid]
+        return is_within and content != s.trees[LOOK_LOWEST, nid] and content != s.trees[LOOK_HIGHEST, nid]
     return s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]
