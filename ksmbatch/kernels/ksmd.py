@@ -1,21 +1,22 @@
-"""ksmd: the cursor over mms and pages, smart_scan, batches, and the passing of simulated time.
+"""ksmd: the cursor over mms and pages, region by region, batches, and the passing of simulated time.
 
 What it does with a page is in `merge`. One call runs many batches.
 """
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
+from ksmbatch.kernels.hints import hint_ahead
 from ksmbatch.kernels.join import join, node_to_join
+from ksmbatch.kernels.looking import first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.resting import (
     IS_MERGED,
     IS_SKIP,
     IS_VISIT,
-    SEARCHING,
     WAS_UNSTABLE,
     begin_passes,
     end_passes,
@@ -23,6 +24,7 @@ from ksmbatch.kernels.resting import (
     forget_passes,
     is_due,
     lowest_bit,
+    next_due,
     pass_by,
     pass_pending,
     prefetch_page,
@@ -31,41 +33,22 @@ from ksmbatch.kernels.resting import (
     wake,
 )
 from ksmbatch.kernels.retire import VISITORS, retire
-from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
+from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
+from ksmbatch.kernels.smart_scan import should_skip_rmap_item, visit_unknown
 from ksmbatch.kernels.stable_chain import ksm_get_folio
-from ksmbatch.kernels.stable_node import is_chain
-from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
-from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
-from ksmbatch.kernels.twins import tree_of
+from ksmbatch.kernels.stable_tree import remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
-    AGE,
     AT_PLACE,
-    CHECKSUM,
     END_PAGE,
-    FIRST,
     FIRST_PAGE,
     FOREVER,
-    FOUND,
     FRAME,
-    FRAME_CONTENT,
-    FRAME_FLAGS,
-    FRAME_NID,
-    FREED,
     ITEM,
     ITEM_FLAGS,
-    ITEM_NID,
-    ITEMS,
-    KPFN,
-    KSM,
-    LIST_ITEMS,
-    LOOK_END,
-    LOOK_FIRST,
-    LOOK_KNOWN,
     MERGEABLE,
     MERGEABLE_VMAS,
-    N_HINTED,
     NEXT,
     NIL,
     NO_FRAME,
@@ -76,13 +59,9 @@ from ksmbatch.state import (
     PASSED,
     REGISTERED,
     SCANS_AHEAD,
-    SKIPS,
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
-    STABLE_AT,
-    UNSTABLE_AT,
-    UNSTABLE_EXACT,
     USERS,
     Knob,
     Scan,
@@ -91,47 +70,8 @@ from ksmbatch.state import (
 END_OF_SCAN = -1
 HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
 FEW_DUE = 512  # of a block
-STRETCH = 32  # pages that are looked through at once
 HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
-
-
-@kernel
-def skip_age(age):
-    """How many scans a page of this age is passed by. Mirrors: mm/ksm.c skip_age()."""
-    if age <= 3:
-        return 1
-    if age <= 5:
-        return 2
-    if age <= 8:
-        return 4
-    return 8
-
-
-@inlined
-def should_skip_rmap_item(s, page):
-    """Whether smart_scan passes `page` by; ages its rmap_item.
-
-    Mirrors: mm/ksm.c should_skip_rmap_item(); 6.1 has no smart_scan
-    Writes: page_bytes, counters, unstable_*.
-    """
-    if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
-        return False
-    if s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
-        return False
-    age = int64(s.page_bytes[page, AGE])
-    if age != 255:
-        s.page_bytes[page, AGE] = age + 1
-    if age < 3:
-        return False
-    skips = int64(s.page_bytes[page, SKIPS])
-    if skips == 0:
-        s.page_bytes[page, SKIPS] = skip_age(age)
-        return False
-    s.counters[Counter.PAGES_SKIPPED] += 1
-    s.page_bytes[page, SKIPS] = skips - 1
-    remove_rmap_item_from_tree(s, page)
-    return True
 
 
 @kernel
@@ -205,21 +145,6 @@ def next_region(s):
                 return min(end, page - page % PAGES_PER_BLOCK + PAGES_PER_BLOCK)
         leave_mm(s, mm)
     return END_OF_SCAN
-
-
-@inlined
-def next_due(s, page, end):
-    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
-    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
-    word = page // PAGES_PER_WORD
-    mask = int64(-1) << (page % PAGES_PER_WORD)
-    while word * PAGES_PER_WORD < end:
-        bits = int64(s.calendar[slot, word]) & mask
-        if bits:
-            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
-        mask = int64(-1)
-        word += 1
-    return end
 
 
 @kernel
@@ -299,151 +224,6 @@ def pools_are_full(s):
 
 
 @inlined
-def lively_trees(s):
-    """The nids, as bits, of the trees whose shape searches may see or change; nids above 31 share bits. Reads: trees, knobs."""
-    lively = int64(0)
-    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
-        if s.trees[UNSTABLE_EXACT, nid] or not is_calm(s, nid):
-            lively |= int64(1) << (nid & 31)
-    return lively
-
-
-@kernel
-def must_look(s, page, nid, content):
-    """Whether `page`, at rest, which searches the trees of `nid` in this scan, may see or change their shape. Reads: trees."""
-    if s.trees[UNSTABLE_EXACT, nid]:
-        return True
-    if is_calm(s, nid) or (s.trees[LOOK_KNOWN, nid] and not may_meet_something(s, nid, content)):
-        return False
-    s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
-    return meets_something(s, nid, content)
-
-
-@inlined
-def end_of_uninteresting(s, first, end, low, high):
-    """How far from `first` on no page at rest has a content held twice, or one from `low` to before `high`; at least so far."""
-    n_dup = s.by_content.shape[1]
-    while first < end:
-        stop = min(first + STRETCH, end)
-        found = 0
-        for page in range(first, stop):  # without a branch, for these are nearly always in vain
-            content = s.pages[page, CHECKSUM]
-            found |= (s.cohort[page] >= SEARCHING) & ((content < n_dup) | ((content >= low) & (content < high)))
-        if found:
-            break
-        first = stop
-    return first
-
-
-@kernel
-def first_that_looks(s, first, end, lively):
-    """The first of the pages [first, end), none of which is due, that must look, see above; `end` if none must.
-
-    Reads: cohort, cohorts. Writes: scan, and as meets_something().
-    """
-    low = int64(2**31)
-    high = int64(0)
-    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
-        if not (lively >> (nid & 31)) & 1:
-            continue
-        if s.trees[UNSTABLE_EXACT, nid]:
-            low = int64(0)
-            high = int64(2**31)
-        else:
-            know_where_to_look(s, nid)
-            low = min(low, int64(s.trees[LOOK_FIRST, nid]))
-            high = max(high, int64(s.trees[LOOK_END, nid]))
-    start = end_of_uninteresting(s, first, end, low, high)
-    while start < end:
-        stop = min(start + STRETCH, end)
-        for page in range(start, stop):
-            if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
-                continue
-            nid = int64(s.page_bytes[page, ITEM_NID])
-            content = int64(s.pages[page, CHECKSUM])
-            if (lively >> (nid & 31)) & 1 and must_look(s, page, nid, content):
-                return page
-        start = end_of_uninteresting(s, stop, end, low, high)
-    return end
-
-
-@inlined
-def hint_ahead(s):
-    """Has the CPU fetch what the visits of the pages next due will look at, in steps, each of which needs the one before.
-
-    Where the next hint of each is, three rings in `scan` remember: pages, rows of by_content, and stable nodes.
-    Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
-    """
-    end = int64(s.scan[Scan.REGION_END])
-    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 4
-    for _ in range(told):
-        place = int64(s.scan[Scan.HINTS])
-        s.scan[Scan.HINTS] = place + 1
-        page = next_due(s, int64(s.scan[Scan.HINT]), end)
-        s.scan[Scan.HINT] = min(page + 1, end)
-        frame = int64(s.pages[page, FRAME]) if page < end else NO_FRAME
-        s.scan[HINTED + place % N_HINTED] = frame
-        if frame != NO_FRAME:
-            prefetch(s.frames, frame)
-            prefetch(s.frame_bytes, frame)
-        if place >= HINT_STEP:
-            hint_content(s, place - HINT_STEP)
-        if place >= 2 * HINT_STEP:
-            hint_node(s, place - 2 * HINT_STEP)
-        if place >= 3 * HINT_STEP:
-            hint_frame(s, place - 3 * HINT_STEP)
-
-
-@inlined
-def hint_content(s, place):
-    """The second step: what the trees have of the content of a frame, if others may hold it, too."""
-    frame = int64(s.scan[HINTED + place % N_HINTED])
-    row = int64(-1)
-    if frame != NO_FRAME:
-        content = int64(s.frames[frame, FRAME_CONTENT])
-        if content < s.by_content.shape[1]:
-            row = content
-            nid = tree_of(s, s.frame_bytes[frame, FRAME_NID])
-            prefetch(s.by_content[nid], content)
-            row += nid * s.by_content.shape[1]
-    s.scan[HINTED + N_HINTED + place % N_HINTED] = row
-
-
-@inlined
-def hint_node(s, place):
-    """The third step: the stable node of that content, or the page with it in the unstable tree."""
-    row = int64(s.scan[HINTED + N_HINTED + place % N_HINTED])
-    node = NIL
-    if row >= 0:
-        nid = row // s.by_content.shape[1]
-        content = row - nid * s.by_content.shape[1]
-        node = int64(s.by_content[nid, content, STABLE_AT])
-        other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
-        if node != NIL:
-            prefetch(s.nodes, node)
-        elif other >= 0:
-            prefetch(s.pages, other)
-            prefetch(s.page_bytes, other)
-    s.scan[HINTED + 2 * N_HINTED + place % N_HINTED] = node
-
-
-@inlined
-def hint_frame(s, place):
-    """The last step: the frame of that node, and its first member."""
-    node = int64(s.scan[HINTED + 2 * N_HINTED + place % N_HINTED])
-    if node == NIL:
-        return
-    if is_chain(s, node):
-        prefetch(s.nodes, int64(s.nodes[node, FOUND]))
-        return
-    prefetch(s.members, int64(s.nodes[node, FIRST]))
-    frame = int64(s.nodes[node, KPFN])
-    if frame != NO_FRAME:
-        prefetch(s.frames, frame)
-        prefetch(s.frame_bytes, frame)
-
-
-@inlined
 def is_passed_at_rest(s, page):
     """Whether `page`, in a careful region, is passed at rest, which is counted; if it should be but must not, it is woken.
 
@@ -480,43 +260,6 @@ def page_to_visit(s, lively):
             due = looking
     s.scan[Scan.CUR_PAGE] = due
     return due
-
-
-@kernel
-def visit_unknown(s, first, mm):
-    """Visits the pages of the open region from `first` on that are due and have no rmap_item, as long as there are only such.
-
-    ksmd takes down their checksums, and nothing else. Not for 6.1, which searches the stable tree first.
-    Mirrors: mm/ksm.c get_next_rmap_item(), should_skip_rmap_item(), cmp_and_merge_page()
-    Writes: pages, page_bytes, mms, counters, scan, and as retire(). Returns: where it stopped.
-    """
-    page = first
-    seq = int64(s.scan[Scan.SEQ])
-    end = int64(s.scan[Scan.REGION_END])
-    s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
-    while page < end and is_due(s, page, seq):
-        frame = int64(s.pages[page, FRAME])
-        flags = int64(s.page_bytes[page, ITEM_FLAGS])
-        if flags & ITEM or frame == NO_FRAME or not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE:
-            break
-        if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
-            break
-        s.page_bytes[page, ITEM_FLAGS] = flags & FREED | ITEM
-        s.page_bytes[page, AGE] = s.knobs[Knob.SMART_SCAN]
-        s.page_bytes[page, SKIPS] = 0
-        s.pages[page, CHECKSUM] = s.frames[frame, FRAME_CONTENT]
-        retire(s, page)
-        page += 1
-    n_pages = page - first
-    s.counters[Counter.KSM_RMAP_ITEMS] += n_pages
-    s.mms[mm, ITEMS] += n_pages
-    s.mms[mm, LIST_ITEMS] += n_pages
-    s.counters[Counter.PAGES_SCANNED] += n_pages
-    s.counters[Counter.KSMD_CPU_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
-    s.counters[Counter.TIME_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
-    take_budget(s, n_pages)
-    s.scan[Scan.CUR_PAGE] = page
-    return page
 
 
 @kernel

@@ -125,6 +125,21 @@ def is_due(s, page, seq):
 
 
 @inlined
+def next_due(s, page, end):
+    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    word = page // PAGES_PER_WORD
+    mask = int64(-1) << (page % PAGES_PER_WORD)
+    while word * PAGES_PER_WORD < end:
+        bits = int64(s.calendar[slot, word]) & mask
+        if bits:
+            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
+        mask = int64(-1)
+        word += 1
+    return end
+
+
+@inlined
 def make_due(s, page, seq):
     """Scan `seq` shall visit `page`. Writes: calendar."""
     s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
