@@ -9,7 +9,7 @@ from unit.kernels.tiny import fill, shares, tiny_state, visit
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel, Status
-from ksmbatch.kernels import fault, ksmd, mm_slot
+from ksmbatch.kernels import fault, ksmd, mm_slot, smart_scan
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, NO_MM, Knob, Scan, State
 
