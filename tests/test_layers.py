@@ -42,7 +42,7 @@ LAYERS = (
     ("listing", "cli"),
     ("__main__",),
 )
-CALLERS_OF_KERNELS = ("machine", "migration", "survey", "engine", "page_order", "page_groups", "interning")
+CALLERS_OF_KERNELS = ("address_spaces", "machine", "migration", "survey", "engine", "page_order", "page_groups", "interning")
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
