@@ -47,7 +47,7 @@ class InputError(KsmbatchError):
         super().__init__(self._line())
 
     def _line(self) -> str:
-        subject = " = ".join(part for part in (self.key, self.value_text) if part is not None)
+        subject = " = ".join(_shortened(part) for part in (self.key, self.value_text) if part is not None)
         line = ": ".join(part for part in (self.where, subject, self.rule) if part)
         if self.hint:
             line += f" ({self.hint})"
@@ -74,7 +74,16 @@ def show_value(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):  # a TOML date; an integer of more than 4,300 digits, which TOML can write in hex
         text = hex(value) if isinstance(value, int) else str(value)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+    return _shortened(text, _SHOWN_CHARS)
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    """`text`, of more than `most` characters only the first.
+
+    >>> _shortened("abcdefgh", 6)
+    'abc...'
+    """
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _printable(line: str) -> str:
