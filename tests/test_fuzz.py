@@ -46,7 +46,7 @@ def answer(*arguments: str) -> int:
     if status == 2:
         line = err.getvalue().splitlines()[-1]
         assert line, out.getvalue()
-        assert len(line) < 1000
+        assert len(line) < 1500
         assert "Traceback" not in err.getvalue()
     return status
 
