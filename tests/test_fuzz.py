@@ -82,6 +82,10 @@ JSON = st.recursive(
 )
 
 
+WORDS = ["a", "b", "x", "mm1", "6.1", "7.2", "v4", "nuksm", "replicate", "all", "batch", "5ms", "mergeable", "1s", "EBUSY"]
+ALIKE = {int: st.integers(0, 4), float: st.sampled_from([0.0, 0.25, 1.0]), str: st.sampled_from(WORDS)}
+
+
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container in `value` with every key or index of it."""
     for key in list(value) if isinstance(value, dict) else range(len(value)):
@@ -98,8 +102,10 @@ def changed(draw: st.DrawFn, good: Any, values: st.SearchStrategy[Any]) -> Any:
         if not found:
             break
         container, key = draw(st.sampled_from(found))
-        how = draw(st.sampled_from(["replace", "replace", "replace", "remove", "again", "rename"]))
-        if how == "replace":
+        how = draw(st.sampled_from(["alike", "alike", "alike", "alike", "replace", "remove", "again", "rename"]))
+        if how == "alike" and type(container[key]) in ALIKE:  # which is allowed, often
+            container[key] = draw(ALIKE[type(container[key])])
+        elif how in ("alike", "replace"):
             container[key] = draw(values)
         elif how == "remove":
             del container[key]
