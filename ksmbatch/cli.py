@@ -19,6 +19,12 @@ from ksmbatch.listing import KINDS, entries, show
 _BAD_INPUT: Final = KsmbatchError.exit_status
 _BROKEN_PIPE: Final = 141  # as a shell reports SIGPIPE
 _INTERRUPTED: Final = 130  # as a shell reports SIGINT
+_WHEN_INTERRUPTED: Final = {
+    "sweep": "a sweep goes on from its finished runs when the same command is run again",
+    "import": "there is no trace, for none is written before all is read",
+    "capture": "nothing was kept",
+    "replay": "recordings that were finished are kept",
+}  # for the others there is nothing to say
 
 app = typer.Typer(
     help="Simulate Linux KSM on NUMA hosts: what merging saves and what it costs, for many settings at once.",
@@ -295,7 +301,8 @@ def _status(arguments: Sequence[str]) -> int:
     except MemoryError as error:  # a workload can be well formed and still not fit
         return _refuse(f"not enough memory: {error or 'for this workload'}")
     except KeyboardInterrupt:
-        typer.echo("interrupted; a sweep goes on from its finished runs when the same command is run again", err=True)
+        said = _WHEN_INTERRUPTED.get(arguments[0] if arguments else "")
+        typer.echo(f"interrupted; {said}" if said else "interrupted", err=True)
         return _INTERRUPTED
 
 

@@ -54,7 +54,11 @@ def estimate_inputs(
     else:
         from ksmbatch.tables_estimate import print_estimate
 
-        print_estimate(found, loaded.title, console or Console(highlight=False, markup=False))
+        console = console or Console(highlight=False, markup=False)
+        print_estimate(found, loaded.title, console)
+        if loaded.orderless:
+            note = f"{loaded.orderless} keeps no order of contents; no figure here depends on it."
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from ksmbatch.program import workload_of
 from ksmbatch.sections import Knobs
 from ksmbatch.topology import MAX_NODES, ROUND_ROBIN, place
 from ksmbatch.trace_memory import memory_at
-from ksmbatch.traces import Trace, read_trace
+from ksmbatch.traces import Trace, order_of, read_trace
 from ksmbatch.workload import Snapshot, Workload
 
 LAST: Final = "last"
@@ -28,11 +28,16 @@ MOMENTS: Final = (LAST, "first")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
-    """The memory of some inputs. `title`: what to call it. `knobs`: those of the configuration, else the kernel's own."""
+    """The memory of some inputs.
+
+    `title`: what to call it. `knobs`: those of the configuration, else the kernel's own. `orderless`: the trace it comes
+    from, if that keeps no order of contents.
+    """
 
     memory: Memory
     title: str
     knobs: Knobs
+    orderless: str | None = None
 
 
 def load_memory(
@@ -115,7 +120,8 @@ def _of_trace(trace: Trace, nodes: int | None, binding: Mapping[str, int], momen
         held, placed, 1 + most if own else _nodes(nodes, nids), [int(np.count_nonzero(~each.present)) for each in mms.values()]
     )
     title = trace.path.name if len(trace.snapshots) == 1 else f"{trace.path.name}, snapshot {number} of {len(trace.snapshots)}"
-    return Loaded(memory=memory, title=title, knobs=Knobs())
+    orderless = trace.path.name if trace.order == "none" else None
+    return Loaded(memory=memory, title=title, knobs=Knobs(), orderless=orderless)
 
 
 def _known(node: np.ndarray) -> np.ndarray:
@@ -142,7 +148,9 @@ def _of_config(config: Config, moment: str) -> Loaded:
     except InputError as error:
         raise config.blame(error) from None
     several = f", snapshot {taken} of {len(workload.snapshots)}" if len(workload.snapshots) > 1 else ""
-    return Loaded(memory=memory, title=config.path.name + several, knobs=config.ksm)
+    path = config.workload.trace
+    orderless = path.name if path is not None and order_of(path) == "none" else None
+    return Loaded(memory=memory, title=config.path.name + several, knobs=config.ksm, orderless=orderless)
 
 
 def _reached(workload: Workload, config: Config) -> Iterator[Snapshot]:

@@ -1,6 +1,7 @@
 """Is what capture writes what live processes hold, counted independently, whatever they and the user do meanwhile?"""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from ksmbatch.capture.pagemap import Pagemap, Pages
 from ksmbatch.capture.request import request_of
 from ksmbatch.capture.session import capture
 from ksmbatch.capture.spill import Changes
+from ksmbatch.cli import main
 from ksmbatch.errors import InputError
 from ksmbatch.trace_memory import memory_at
 from ksmbatch.traces import Trace, read_trace
@@ -90,6 +92,31 @@ def test_equal_pages_are_those_that_a_count_byte_by_byte_finds(tmp_path: Path, f
     assert len(dict.fromkeys(zip(raw[0] + raw[1], found[0] + found[1], strict=True))) == len(set(raw[0] + raw[1]))
     assert [contents.count(0) for contents in found] == [contents.count(bytes(PAGE)) for contents in raw]
     assert len(set(found[0]) & set(found[1])) == len(set(raw[0]) & set(raw[1])) >= 21
+
+
+def test_the_estimate_of_two_live_processes_is_a_count_byte_by_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with children(2, mergeable=False) as (one, two):
+        for child, own in ((one, b"one"), (two, b"two")):
+            child.put({page: b"known to both %d" % (page // 2) for page in range(20)})
+            child.put({page: own + b" %d" % page for page in range(20, 40)})
+            child.put(dict.fromkeys(range(40, 50), b""))
+        captured(tmp_path / "t.parquet", pids=pids(one, two), mergeable=False)
+        raw = [child.pages() for child in (one, two)]
+    most = str(sum(map(len, raw)))  # no content has more pages
+    with pytest.raises(SystemExit) as exit_:
+        main(["estimate", str(tmp_path / "t.parquet"), "--json", "--max-page-sharing", most])
+    assert exit_.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    counts = Counter(raw[0] + raw[1])
+    zeros = counts.pop(bytes(PAGE))
+    assert found["zero_pages"] == zeros >= 20
+    assert found["pages"] == counts.total() + zeros
+    assert found["pages_shared"] == sum(pages > 1 for pages in counts.values()) + 1
+    assert found["pages_sharing"] == found["duplicates"] == counts.total() - len(counts) + zeros - 1
+    own_contents = [set(pages) - {bytes(PAGE)} for pages in raw]
+    assert found["inter_pages"] == found["matrix"][0][1] == len(own_contents[0] & own_contents[1]) >= 10
+    assert found["self_pages"] == counts.total() - sum(map(len, own_contents)) >= 20
+    assert [mm["zero_pages"] for mm in found["mms"]] == [pages.count(bytes(PAGE)) for pages in raw]
 
 
 def test_ids_are_dense_and_in_an_order_that_no_second_capture_has(tmp_path: Path) -> None:

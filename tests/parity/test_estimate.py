@@ -161,11 +161,36 @@ def test_the_estimate_of_real_memory_is_what_ksmd_comes_to(root: Path, across: i
     assert counted(found, across, 0) == {counter: counters[counter] for counter in COUNTERS}
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+def without_limit(contents: np.ndarray, nid: np.ndarray) -> list[int]:
+    """pages_sharing where no content reaches max_page_sharing, for merge_across_nodes 0 and 1, by counting alone.
+
+    `contents`: [pages, ...], whatever can be told apart; `nid`: the node of each, int[pages].
+    """
+
+    def spared(some: np.ndarray) -> int:
+        return len(some) - len(np.unique(some, axis=0))
+
+    return [sum(spared(contents[nid == node]) for node in np.unique(nid)), spared(contents)]
+
+
+def sharing(workload: Workload, most: int) -> list[int]:
+    """pages_sharing of the converged simulation for merge_across_nodes 0 and 1."""
+    knobs = {"max_page_sharing": most, "smart_scan": 0}
+    return [converged(workload, Kernel.V6_12, merge_across_nodes=across, **knobs)["pages_sharing"] for across in (0, 1)]
+
+
+NO_LIMIT = 10**6
+# that of `mix` says beforehand what it will write, if it can: with these parameters it cannot
+MADE = SMALL | {"mix, told page by page": {"mms": 3, "pages_per_mm": 200, "duplicated": 0, "rewritten_per_scan": 0.4}}
+
+
+@pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("most", [3, 256])
 def test_the_estimate_of_every_generator_is_what_ksmd_comes_to(name: str, most: int) -> None:
-    generator = GENERATORS[name]
-    workload = generator.build(generator.read(SMALL[name]), nodes=2, binding="round_robin", seed=1, full_scans=3)
+    generator = GENERATORS[name.partition(",")[0]]
+    workload = generator.build(generator.read(MADE[name]), nodes=2, binding="round_robin", seed=1, full_scans=3)
+    if name.startswith("mix"):
+        assert (workload.contents is not None) == (name == "mix")
     memory = memory_after((snapshot.steps for snapshot in workload.snapshots), 2, Kernel.V6_12)
     found = estimate(memory, most)
     for across in (0, 1):
@@ -174,6 +199,16 @@ def test_the_estimate_of_every_generator_is_what_ksmd_comes_to(name: str, most: 
     # by a count that knows neither
     _, pages = np.unique(memory.content, return_counts=True)
     assert found.duplicates.value == memory.content.size - pages.size
+    if memory.frame is not None:
+        return  # what fork shares is no duplicate
+    nid = np.zeros(memory.content.size) if memory.node is None else memory.node
+    found = estimate(memory, NO_LIMIT)
+    by_contents = without_limit(memory.content, nid)
+    assert [found.setting(across, 0).pages_sharing.value for across in (0, 1)] == by_contents == sharing(workload, NO_LIMIT)
+
+
+def test_every_generator_is_among_these() -> None:
+    assert set(SMALL) == set(GENERATORS)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
@@ -189,3 +224,7 @@ def test_the_estimate_of_every_importers_example_is_what_ksmd_comes_to(example: 
     for across in (0, 1):
         counters = converged(workload, Kernel.V6_12, merge_across_nodes=across, max_page_sharing=3, smart_scan=0)
         assert counted(found, across, 0) == {counter: counters[counter] for counter in COUNTERS}
+    nid = np.repeat(np.arange(len(bytes_by_mm)) % 2, [len(held) for held in bytes_by_mm.values()])
+    by_bytes = without_limit(np.concatenate([*bytes_by_mm.values()]), nid)
+    found = estimate(load_memory([str(path)], nodes=2).memory, NO_LIMIT)
+    assert [found.setting(across, 0).pages_sharing.value for across in (0, 1)] == by_bytes == sharing(workload, NO_LIMIT)

@@ -142,6 +142,9 @@ def test_a_traces_own_nodes_count_where_nobody_says_otherwise(folder: Path) -> N
         writer.rows("a", page, np.array([7, 7, 8, 8, 9], np.uint64), node=np.array([0, 1, 1, 1, -1], np.int16), gone=page > 9)
         writer.snapshot(1000)
         writer.rows("a", page[4:], np.zeros(1, np.uint64), node=np.full(1, -1, np.int16), gone=np.ones(1, np.bool_))
+    said = "numa.parquet keeps no order of contents; no figure here depends on it."
+    assert printed("numa.parquet").splitlines()[-1] == said
+    assert "order of contents" not in printed("memory.parquet")
     apart = answer("numa.parquet")["settings"][2]
     assert (apart["pages_shared"], apart["pages_sharing"]) == (1, 1)
     assert [node["pages"] for node in answer("numa.parquet")["nodes"]] == [1, 3]
