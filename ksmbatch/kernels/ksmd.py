@@ -157,12 +157,15 @@ def enter_mm(s, mm):
     """The cursor goes to address 0 of `mm` (NO_MM: the scan is over). Writes: scan, mms."""
     s.scan[Scan.CUR_MM] = mm
     s.scan[Scan.MOVED] = 0
-    if mm != NO_MM:
-        s.scan[Scan.CUR_PAGE] = s.mms[mm, FIRST_PAGE]
-        if s.mms[mm, PASSED] != s.scan[Scan.SEQ]:  # one that died in this scan is met again
-            s.mms[mm, PASSED] = s.scan[Scan.SEQ]
-            s.mms[s.scan[Scan.PLACES], AT_PLACE] = mm
-            s.scan[Scan.PLACES] += 1
+    if mm == NO_MM:
+        return
+    if s.mms[mm, PASSED] == s.scan[Scan.SEQ]:
+        s.scan[Scan.CUR_PAGE] = s.mms[mm, END_PAGE]  # it died when it was passed in this scan, and is met again
+        return
+    s.scan[Scan.CUR_PAGE] = s.mms[mm, FIRST_PAGE]
+    s.mms[mm, PASSED] = s.scan[Scan.SEQ]
+    s.mms[s.scan[Scan.PLACES], AT_PLACE] = mm
+    s.scan[Scan.PLACES] += 1
 
 
 @kernel

@@ -137,7 +137,7 @@ def build_unstable_tree(s, nid):
     for place in range(s.scan[Scan.PLACES]):
         mm = int64(s.mms[place, AT_PLACE])
         end = int64(s.mms[mm, END_PAGE])
-        if mm == s.scan[Scan.CUR_MM] and s.mms[mm, USERS]:
+        if mm == s.scan[Scan.CUR_MM]:
             end = int64(s.scan[Scan.CUR_PAGE])
         for page in range(s.mms[mm, FIRST_PAGE], end):
             cohort = int64(s.cohort[page])
