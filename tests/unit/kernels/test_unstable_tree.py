@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.kernels.tiny import fill, tiny_state
+from unit.kernels.tiny import fill, tiny_state, visit
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import fault, ksmd, rmap_item, unstable_tree
+from ksmbatch.kernels import fault, ksmd, mm_slot, rmap_item, unstable_tree
 from ksmbatch.kernels.unstable_tree import FAULT, NO_PAGE
 from ksmbatch.metrics import Counter
-from ksmbatch.state import NO_MM, Scan, State
+from ksmbatch.state import FOREVER, NO_MM, Knob, Scan, State
+from ksmbatch.stateview import in_order
 
 N_PAGES, N_CONTENTS = 16, 12
 GONE = -1
@@ -208,6 +209,45 @@ def test_after_unmerging_every_tree_is_full_of_freed_items_until_a_scan_resets_i
     assert search(s, 1) == FAULT
     unstable_tree.reset_unstable_tree(s, 0)
     assert search(s, 1) == NO_PAGE
+
+
+# who was put in, derived from the scan
+
+
+def searched_twice(s: State, *contents: int) -> None:
+    """Two scans over pages 0 to 3 of mm 0 and 4 to 7 of mm 1, with these contents; lonely ones rest after that."""
+    fill(s, *contents)
+    ksmd.ksm_scan_thread(s, FOREVER, 2, FOREVER)
+
+
+def held(s: State, nid: int = 0) -> list[int]:
+    """The pages in the tree of `nid`, which is built now."""
+    unstable_tree.build_unstable_tree(s, nid)
+    return sorted(row - 1 for row in in_order(s.unstable_links.tolist(), int(s.trees[state.UNSTABLE_ROOT, nid])))
+
+
+def visits(s: State, n: int) -> None:
+    """ksmd visits `n` pages in batches of one, of a scan that begins."""
+    s.knobs[Knob.PAGES_TO_SCAN] = 1
+    visit(s, n)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_pages_at_rest_are_in_the_tree_as_far_as_the_scan_has_come(n: int) -> None:
+    s = tiny_state(n_contents=9)
+    searched_twice(s, 1, 2, 3, 4, 5, 6, 7, 8)
+    assert s.cohort[:8].all()
+    visits(s, n)
+    assert held(s) == list(range(n))
+
+
+def test_of_an_mm_that_dies_under_the_cursor_only_pages_that_were_passed_are_in_the_tree() -> None:
+    s = tiny_state(n_contents=9)
+    searched_twice(s, 1, 2, 3, 4, 5, 6, 7, 8)
+    visits(s, 6)
+    mm_slot.ksm_exit(s, 1)
+    fault.zap_pages(s, 4, 8)  # the tree is built now, before the first of them goes
+    assert held(s) == [0, 1, 2, 3, 4, 5]
 
 
 # look-up against walk
