@@ -179,3 +179,96 @@ def test_whenever_somebody_looks_the_shape_is_the_twins(history: list[int], orde
             twin.insert(what)
             stable_shape.note_shape(s, TREE, what + 1)
     assert not s.stable_links[OTHER].any()
+
+
+# where to look: contents held once, ids from N_DUP on, are searched for in a tree of contents held twice
+
+N_DUP, N_ALL = 12, 40
+
+
+@st.composite
+def trees_with_something_to_look_at(draw: st.DrawFn) -> tuple[State, TwinTree, set[int]]:
+    """A tree of some of the contents held twice; ranks are such that ids ascend with them in both groups. What has LOOK."""
+    held_twice = sorted(draw(st.permutations(range(N_ALL)))[:N_DUP])
+    held_once = [rank for rank in range(N_ALL) if rank not in held_twice]
+    rank = (*held_twice, *held_once)
+    s = state.allocate(n_pages=1, n_mms=1, n_nids=2, n_dup=N_DUP, rank=np.array(rank, np.uint32), checksum_class=None)
+    twin = TwinTree(rank)
+    looks = set[int]()
+    steps = draw(st.lists(st.tuples(st.integers(0, N_DUP - 1), st.booleans()), max_size=40))
+    for content, look in steps:
+        if content in twin.nodes and look != (content in looks):
+            stable_shape.set_look(s, TREE, content, int(look))
+            looks ^= {content}
+        elif content in twin.nodes:
+            stable_shape.note_shape(s, TREE, -content - 1)
+            twin.erase(content)
+            looks -= {content}
+        else:
+            stable_shape.note_shape(s, TREE, content + 1)
+            twin.insert(content)
+    # by_content names no node here, and slot 0 is no chain and not stale, so that LOOK alone is set above
+    stable_shape.build_stable_tree(s, TREE)
+    return s, twin, looks
+
+
+def passed_by_a_walk(twin: TwinTree, s: State, content: int) -> list[int]:
+    """The contents that a walk to `content` passes in the twin's tree, before the place where it hangs or would hang."""
+    found, links, place = [], twin.links(), twin.root
+    while place is not None and place != content:
+        found.append(place)
+        child = links[place][0 if s.rank[content] < s.rank[place] else 1]
+        place = None if child == NIL else child - 1
+    return found
+
+
+@settings(max_examples=300)
+@given(trees_with_something_to_look_at())
+def test_of_contents_held_once_the_next_above_one_held_twice_is_told_by_its_rank(
+    drawn: tuple[State, TwinTree, set[int]],
+) -> None:
+    s, twin, _ = drawn
+    for content in twin.nodes:
+        above = [single for single in range(N_DUP, N_ALL) if s.rank[single] > s.rank[content]]
+        assert stable_shape.first_after(s, TREE, content + 1) == min(above, default=N_ALL)
+
+
+@settings(max_examples=300)
+@given(trees_with_something_to_look_at())
+def test_a_tree_knows_between_which_contents_searches_pass_something(drawn: tuple[State, TwinTree, set[int]]) -> None:
+    s, twin, looks = drawn
+    stable_shape.know_where_to_look(s, TREE)
+    first, end = s.trees[[state.LOOK_FIRST, state.LOOK_END], TREE].tolist()
+    singles = [single for single in range(N_DUP, N_ALL) if looks & set(passed_by_a_walk(twin, s, single))]
+    assert all(first <= single < end for single in singles)
+    if singles:  # and not much more than that
+        outermost = {max(single, N_DUP) for single in (first, min(end, N_ALL) - 1)}
+        assert outermost <= set(singles)
+    assert s.trees[state.LOOK_KNOWN, TREE] == 1
+
+
+@settings(max_examples=200)
+@given(trees_with_something_to_look_at())
+def test_what_is_known_of_searches_is_forgotten_when_the_tree_changes(drawn: tuple[State, TwinTree, set[int]]) -> None:
+    s, twin, _ = drawn
+    for content in twin.nodes:
+        stable_shape.know_where_to_look(s, TREE)
+        stable_shape.set_look(s, TREE, content, int(not s.stable_links[TREE, content + 1, state.LOOK]))
+        assert s.trees[state.LOOK_KNOWN, TREE] == 0
+        stable_shape.know_where_to_look(s, TREE)
+        stable_shape.reshape(s, TREE, -content - 1)
+        assert s.trees[state.LOOK_KNOWN, TREE] == 0
+
+
+@settings(max_examples=300)
+@given(trees_with_something_to_look_at())
+def test_rows_know_whether_there_is_something_to_look_at_below_them(drawn: tuple[State, TwinTree, set[int]]) -> None:
+    s, twin, looks = drawn
+    links = twin.links()
+
+    def below(row: int) -> set[int]:
+        return set() if row == NIL else {row - 1} | below(links[row - 1][0]) | below(links[row - 1][1])
+
+    for content in twin.nodes:
+        assert s.stable_links[TREE, content + 1, state.LOOK] == (content in looks)
+        assert s.stable_links[TREE, content + 1, state.ANY] == bool(below(content + 1) & looks)

@@ -5,7 +5,10 @@ The recordings show what all this comes to; the cases here are those whose outco
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from unit.kernels.tiny import fill, shape_of, tiny_state
+from unit.kernels.twin_tree import TwinTree
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
@@ -376,3 +379,29 @@ def test_nodes_whose_frames_are_gone_can_be_dropped_and_others_keep_a_knob_busy(
     assert not stable_tree.remove_all_stable_nodes(s)
     assert shape_of(s) is None
     assert hot_and_chains(s) == [0, 0]
+
+
+# which walks pass something: against the twin's tree, for contents held twice (ids 0 to 11) and once (ids 12 to 29)
+
+N_DUP, N_ALL = 12, 30
+
+
+@settings(max_examples=200)
+@given(st.permutations(range(N_ALL)), st.lists(st.integers(0, N_DUP - 1), unique=True), st.sets(st.integers(0, N_DUP - 1)))
+def test_for_any_content_a_walk_meets_what_it_would_pass(order: list[int], planted: list[int], stale: set[int]) -> None:
+    rank = (*sorted(order[:N_DUP]), *sorted(order[N_DUP:]))
+    s = state.allocate(n_pages=N_ALL, n_mms=1, n_nids=1, n_dup=N_DUP, rank=np.array(rank, np.uint32), checksum_class=None)
+    twin = TwinTree(rank)
+    nodes = plant(s, *planted)
+    for content in planted:
+        twin.insert(content)
+    for content in stale & nodes.keys():
+        stable_node.kpfn_gone(s, nodes[content], 0)
+    links = twin.links()
+    for content in range(N_ALL):
+        passed, place = set[int](), twin.root
+        while place is not None and place != content:
+            passed.add(place)
+            row = links[place][0 if rank[content] < rank[place] else 1]
+            place = None if row == NIL else row - 1
+        assert bool(stable_tree.meets_something(s, 0, content)) == bool(passed & stale), f"content {content}"

@@ -293,3 +293,70 @@ def test_look_ups_find_what_walks_find_and_the_shape_is_the_same(contents: list[
     assert looked_up.trees[state.UNSTABLE_ROOT].tolist() == walked.trees[state.UNSTABLE_ROOT].tolist()
     assert looked_up.unstable_links[held, :4].tolist() == walked.unstable_links[held, :4].tolist()
     assert looked_up.page_bytes.tolist() == walked.page_bytes.tolist()
+
+
+# over many scans, with pages at rest: what is built against what was done literally, insertion by insertion, erasure by erasure
+
+N_RESTED = 10  # pages of each of two mms
+writes = st.lists(st.tuples(st.integers(0, 2 * N_RESTED - 1), st.integers(1, 29)), max_size=4)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(1, 29), min_size=2 * N_RESTED, max_size=2 * N_RESTED),
+    st.lists(writes, min_size=1, max_size=12),
+    st.integers(0, 2 * N_RESTED),
+    st.sampled_from([(Kernel.V6_1, 0), (Kernel.V6_12, 0), (Kernel.V6_12, 1)]),
+    st.integers(0, 1),
+)
+def test_a_tree_built_in_mid_scan_is_the_tree_that_was_there_all_along(
+    contents: list[int], rounds: list[list[tuple[int, int]]], n_visits: int, how: tuple[Kernel, int], across: int
+) -> None:
+    kernel, smart_scan = how
+    machines = [
+        tiny_state(
+            kernel,
+            pages_per_mm=N_RESTED,
+            n_contents=30,
+            n_nodes=64,
+            n_members=128,
+            smart_scan=smart_scan,
+            merge_across_nodes=across,
+            force_exact=force_exact,
+        )
+        for force_exact in (0, 1)
+    ]
+    for s in machines:
+        s.page_bytes[::3, state.PAGE_NID] = 1
+        fill(s, *contents)
+        for k, pages in enumerate(rounds):
+            ksmd.ksm_scan_thread(s, FOREVER, k + 1, FOREVER)
+            for page, content in pages:
+                fill(s, content, first=page)
+        visits(s, n_visits)
+    late, literal = machines
+    assert late.counters[Counter.FULL_SCANS] == literal.counters[Counter.FULL_SCANS]
+    for nid in range(1 if across else 2):
+        rows = [page + 1 for page in held(late, nid)]
+        assert held(literal, nid) == [row - 1 for row in rows]
+        assert late.trees[state.UNSTABLE_ROOT, nid] == literal.trees[state.UNSTABLE_ROOT, nid]
+        assert late.unstable_links[rows].tolist() == literal.unstable_links[rows].tolist()
+
+
+@settings(max_examples=200)
+@given(st.permutations(range(8)), st.integers(0, 8), st.sets(st.integers(0, 7)))
+def test_what_was_erased_is_put_in_and_taken_out_in_turn(order: list[int], n_before: int, erased: set[int]) -> None:
+    # erasures after the visit of page n_before + k, by hand; with order a permutation all contents differ
+    late, literal = (tiny_state(n_contents=8, force_exact=force_exact) for force_exact in (0, 1))
+    for s in (late, literal):
+        fill(s, *order)
+        with_items(s)
+        gone = sorted(page for page in erased if page < n_before)
+        for page in range(8):
+            search(s, page)
+            if page >= n_before and gone:
+                rmap_item.remove_rmap_item_from_tree(s, gone.pop())
+    assert late.trees[state.UNSTABLE_EXACT, 0] == 0
+    rows = [page + 1 for page in held(late)]
+    assert held(literal) == [row - 1 for row in rows]
+    assert late.unstable_links[rows].tolist() == literal.unstable_links[rows].tolist()

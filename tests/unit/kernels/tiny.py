@@ -24,6 +24,7 @@ def tiny_state(
     *,
     pages_per_mm: int = PAGES_PER_MM,
     n_contents: int = N_CONTENTS,
+    n_single: int = 0,
     checksum_class: list[int] | None = None,
     keep_pfns: bool = False,
     n_nodes: int = 32,
@@ -35,15 +36,15 @@ def tiny_state(
 ) -> State:
     """mm 0 has pages 0 to 3, mm 1 pages 4 to 7, all in mergeable VMAs on node 0, none present; both mms are registered.
 
-    Contents are numbered in memcmp order. `checksum_class`: the smallest content with the same checksum, for each. Everybody
-    may move KSM pages.
+    Contents are numbered in memcmp order; `n_single` more, behind them, are never on two frames at once. `checksum_class`: the
+    smallest content with the same checksum, for each. Everybody may move KSM pages.
     """
     s = state.allocate(
         n_pages=2 * pages_per_mm,
         n_mms=2,
         n_nids=n_nids,
         n_dup=n_contents,
-        rank=np.arange(n_contents, dtype=np.uint32),
+        rank=np.arange(n_contents + n_single, dtype=np.uint32),
         checksum_class=None if checksum_class is None else np.array(checksum_class, np.int32),
         keep_pfns=keep_pfns,
         n_nodes=n_nodes,
