@@ -10,7 +10,7 @@ from ksmbatch.accel import kernel
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.resting import MERGED, rest, take_budget
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune
-from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
+from ksmbatch.kernels.stable_node import NOW, add_member, change_length, is_chain, is_page_sharing_candidate
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
 from ksmbatch.kernels.twins import tree_of
@@ -34,10 +34,6 @@ from ksmbatch.state import (
     KPFN,
     LOOK_KNOWN,
     MAPCOUNT,
-    MEMBER_NEXT,
-    MEMBER_NODE,
-    MEMBER_PAGE,
-    MEMBER_PREV,
     MERGEABLE,
     MERGING,
     NEXT,
@@ -117,23 +113,10 @@ def join(s, page, mm, node):
     s.node_counters[home, NodeCounter.REMOTE_MAPPINGS] += int64(knid != home) - int64(nid != home)
     s.counters[Counter.FRAMES_IN_USE] -= 1
     # its rmap_item joins the node
-    member = int64(s.scan[Scan.FREE_MEMBER])
-    if member != NIL:
-        s.scan[Scan.FREE_MEMBER] = s.members[member, MEMBER_NEXT]
-    else:
-        member = int64(s.scan[Scan.NEXT_MEMBER])
-        s.scan[Scan.NEXT_MEMBER] = member + 1
-    first = int64(s.nodes[node, FIRST])
-    s.members[member, MEMBER_PAGE] = page
-    s.members[member, MEMBER_NODE] = node
-    s.members[member, MEMBER_NEXT] = first
-    s.members[member, MEMBER_PREV] = NIL
-    s.members[first, MEMBER_PREV] = member
-    s.nodes[node, FIRST] = member
     if s.nodes[node, WHERE] == IN_CHAIN:
         may_prune(s, int64(s.nodes[node, CHAIN]), MAY_PRUNE)
     change_length(s, node, int64(1))
-    s.pages[page, HEAD] = member
+    s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm, MERGING] += 1
     s.counters[Counter.PAGES_SHARING] += 1
