@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
+from equality import same
 from memory import Size, Timed, first_contents, mix, run
 from own import RATE, pages
-from parity import same
 from peers import dict_loop, native
 from peers.dict_loop import Scans
 from table import Row, Target

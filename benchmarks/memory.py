@@ -13,7 +13,7 @@ import numpy as np
 
 from ksmbatch.config import Config, load
 from ksmbatch.engine import RunResult, simulate
-from ksmbatch.events import Write
+from ksmbatch.events import LazyWrite, Step, Write
 from ksmbatch.generators import find_generator
 from ksmbatch.program import Program, compile_config, compile_workload
 from ksmbatch.workload import Snapshot, Workload
@@ -103,7 +103,7 @@ def written_in_mid_scan(config: Config, share: float, moments: int) -> Program:
 def first_contents(config: Config) -> np.ndarray:
     """What every page holds at the start, in the order in which ksmd comes by: raw content ids, uint64[n_pages]."""
     steps = _build(config, 1, 0.0).snapshots[0].steps
-    return np.concatenate([step.contents for step in steps if isinstance(step, Write)])
+    return np.concatenate([made.contents for made in map(_made, steps) if isinstance(made, Write)])
 
 
 def _build(config: Config, n_snapshots: int, rewritten: float) -> Workload:
@@ -113,3 +113,7 @@ def _build(config: Config, n_snapshots: int, rewritten: float) -> Workload:
     return build(
         parameters, nodes=config.host.nodes, binding=config.workload.node, seed=config.run.seed, full_scans=n_snapshots
     )
+
+
+def _made(step: Step) -> Step:
+    return step.made() if isinstance(step, LazyWrite) else step

@@ -6,8 +6,8 @@ Every row has been held against the walk of every tree on a small host first; pe
 from collections.abc import Iterator
 from functools import partial
 
+from equality import check
 from memory import Size, Timed, interleaved, median_rate, mix, run, written_in_mid_scan
-from parity import check
 from table import Row, Target
 
 from ksmbatch.config import Config

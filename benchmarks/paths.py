@@ -10,8 +10,8 @@ import argparse
 import statistics
 from pathlib import Path
 
+from equality import differences, walking
 from machine import headline
-from parity import differences, walking
 from rich.console import Console
 
 from ksmbatch.config import expand, load

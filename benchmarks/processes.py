@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from equality import check
 from memory import MIX, Size
-from parity import check
 from table import Row, Target
 
 from ksmbatch.config import expand, load

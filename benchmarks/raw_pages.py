@@ -4,8 +4,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 
+from equality import UnequalError
 from memory import Size
-from parity import UnequalError
 from table import Row, Target
 
 PAGES = 2**18  # 1 GiB, far more than fits into a cache

@@ -18,9 +18,9 @@ import document
 import own
 import processes
 import raw_pages
+from equality import UnequalError
 from machine import machine
 from memory import Size
-from parity import UnequalError
 from table import Row, encode, markdown
 
 from ksmbatch.engine import warm_up

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from equality import differences
 from machine import headline
-from parity import differences
 from rich.console import Console
 
 from ksmbatch.config import Config, expand, load

@@ -109,8 +109,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `kernel`, for the few lines that are called from every visit; LLVM inlines them, the cache is the caller's."""
-    return _inner(function, forceinline=True)
+    """As `kernel`, for a few lines, or what is called in one place: numba copies it into the caller before it compiles that.
+
+    A function of its own takes a fifth of a second to compile, however short, and its code is optimised again in every caller.
+    """
+    return _inner(function, inline="always")
 
 
 def _inner(function: Callable[..., Any], **options: object) -> Callable[..., Any]:

@@ -19,6 +19,12 @@ from ksmbatch.listing import KINDS, entries, show
 _BAD_INPUT: Final = KsmbatchError.exit_status
 _BROKEN_PIPE: Final = 141  # as a shell reports SIGPIPE
 _INTERRUPTED: Final = 130  # as a shell reports SIGINT
+_WHEN_INTERRUPTED: Final = {
+    "sweep": "a sweep goes on from its finished runs when the same command is run again",
+    "import": "there is no trace, for none is written before all is read",
+    "capture": "nothing was kept",
+    "replay": "recordings that were finished are kept",
+}  # for the others there is nothing to say
 
 app = typer.Typer(
     help="Simulate Linux KSM on NUMA hosts: what merging saves and what it costs, for many settings at once.",
@@ -39,6 +45,11 @@ _Paths = Annotated[
 ]
 _Kernel = Annotated[
     str | None, typer.Option(metavar="K", help="Whose ksmd; else a recording's own, or 6.12.", show_default=False)
+]
+
+_Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Whose format images have; else what each looks like.", show_default=False),
 ]
 
 
@@ -131,6 +142,132 @@ def conform(paths: _Paths, kernel: _Kernel = None) -> int:
     return conform_paths(paths, kernel, typer.echo)
 
 
+@app.command()
+def estimate(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Memory that is there: one CONFIG.toml, one trace, or images of memory, [NAME=]PATH as for import.",
+            show_default=False,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one object.")] = False,
+    max_page_sharing: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_count, help="The knob; else the configuration's, or 256.", show_default=False),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a picture.", show_default=False)] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=_count, help="NUMA nodes, mm k on node k mod N; else as the trace says.", show_default=False
+        ),
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(metavar="MM=NODE", help="Where an mm's memory lies.", show_default=False)
+    ] = None,
+    snapshot: Annotated[str, typer.Option(metavar="first|last", help="Which moment of memory over time.")] = "last",
+    sample: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Look at a share of the contents, say 0.01; with error bars.", show_default=False),
+    ] = None,
+    format_: _Format = None,
+    overrides: _Set = None,
+) -> int:
+    """Say what KSM would save on this memory, without simulating time."""
+    from ksmbatch.estimating import estimate_inputs
+
+    return estimate_inputs(
+        inputs,
+        overrides=overrides or (),
+        max_page_sharing=max_page_sharing,
+        nodes=nodes,
+        binding=node or (),
+        moment=snapshot,
+        fraction=sample,
+        format=format_,
+        plot=plot,
+        echo_json=typer.echo if as_json else None,
+    )
+
+
+@app.command("import")
+def import_(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="[NAME=]PATH[@TIME]: a file or folder with memory, the mm whose it is, and when, such as web=first.img@0s "
+            "web=second.img@60s. Left out: the name of the file, and 0s.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="Where the trace goes.", show_default=False)],
+    format_: _Format = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Ids in random order and no names of VMAs: for a trace that you give away.")
+    ] = False,
+) -> int:
+    """Make a trace of memory images: `ksmbatch list importers` says of which."""
+    from ksmbatch.importing import import_inputs
+
+    return import_inputs(inputs, out, format_, private=private)
+
+
+@app.command()
+def check(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE.parquet", help="What to look at.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: an object.")] = False,
+) -> int:
+    """Say whether a file is a good trace, and what is in it."""
+    from ksmbatch.trace_check import check_trace
+
+    check_trace(trace, as_json, typer.echo)
+    return 0
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option(metavar="TRACE.parquet", help="The trace to write.", show_default=False)],
+    pid: Annotated[list[int] | None, typer.Option(metavar="PID", help="This process.", show_default=False)] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Programs called so.", show_default=False)] = None,
+    cgroup: Annotated[list[str] | None, typer.Option(metavar="GROUP", help="All in this group.", show_default=False)] = None,
+    qemu: Annotated[bool, typer.Option("--qemu", help="All QEMU guests.")] = False,
+    interval: Annotated[str, typer.Option(metavar="TIME", help="From one round to the next.")] = "10s",
+    rounds: Annotated[int, typer.Option(metavar="N", min=0, help="How many; 0: until Ctrl-C.")] = 1,
+    max_cpu: Annotated[str, typer.Option(metavar="PERCENT", help="Of a core, at the most.")] = "25%",
+    all_vmas: Annotated[bool, typer.Option("--all-vmas", help="Also memory that KSM could not take.")] = False,
+    mergeable: Annotated[bool, typer.Option("--mergeable", help="Only memory registered with KSM now.")] = False,
+    keep_order: Annotated[bool, typer.Option("--keep-order", help="Ids in the order of memcmp, not at random.")] = False,
+    fingerprint: Annotated[str, typer.Option(metavar="xxh64|blake2b", help="See docs/privacy.md.")] = "xxh64",
+    vma_names: Annotated[bool, typer.Option("--vma-names", help="Keep the names of mapped files.")] = False,
+    clear_soft_dirty: Annotated[
+        bool, typer.Option("--clear-soft-dirty", help="Read only what was written, by a change to the machine.")
+    ] = False,
+) -> int:
+    """Record the memory of live processes as a trace: which pages are equal, never what they hold."""
+    from ksmbatch.capture.request import request_of
+    from ksmbatch.capture.session import capture
+
+    request = request_of(
+        pids=pid or (),
+        names=name or (),
+        cgroups=cgroup or (),
+        qemu=qemu,
+        interval=interval,
+        rounds=rounds,
+        max_cpu=max_cpu,
+        all_vmas=all_vmas,
+        mergeable=mergeable,
+        keep_order=keep_order,
+        fingerprint=fingerprint,
+        vma_names=vma_names,
+        soft_dirty=clear_soft_dirty,
+    )
+    return capture(request, out, typer.echo, lambda line: typer.echo(line, err=True))
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
@@ -164,7 +301,8 @@ def _status(arguments: Sequence[str]) -> int:
     except MemoryError as error:  # a workload can be well formed and still not fit
         return _refuse(f"not enough memory: {error or 'for this workload'}")
     except KeyboardInterrupt:
-        typer.echo("interrupted; a sweep goes on from its finished runs when the same command is run again", err=True)
+        said = _WHEN_INTERRUPTED.get(arguments[0] if arguments else "")
+        typer.echo(f"interrupted; {said}" if said else "interrupted", err=True)
         return _INTERRUPTED
 
 

@@ -98,8 +98,8 @@ class Clock:
             status, outcome = self.machine.scan(until_wakeups=limits[0], until_full_scans=limits[1], until_ns=limits[2])
             if outcome.undefined:
                 raise UndefinedBehaviour(outcome.undefined)
-            if status == Status.TIME and limits[2] == FOREVER:
-                return False
+            if status == Status.TIME and until_ns == FOREVER and self.machine.is_idle:
+                return False  # however many samples are taken, no scan will ever end
             if status == Status.TIME:
                 is_due = self._period_ns is not None and self.now(Counter.TIME_NS) >= due[2]
             else:

@@ -6,6 +6,7 @@ ask.
 
 import difflib
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from ksmbatch.errors import InputError
 
 Json: TypeAlias = dict[str, object]
 
+_MAX_UNPACKED: Final = 2**28  # bytes; a few of gzip's can stand for any number
 INT32: Final = range(1, 2**31)  # counts of things: at least one
 
 
@@ -43,7 +45,10 @@ def _read_json(file: Path) -> object:
     try:
         raw = file.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            with gzip.open(io.BytesIO(raw)) as unpacked:
+                raw = unpacked.read(_MAX_UNPACKED + 1)
+            if len(raw) > _MAX_UNPACKED:
+                raise InputError(where=file, rule=f"is larger than {_MAX_UNPACKED >> 20} MiB when it is unpacked")
         return json.loads(raw)
     except OSError as error:  # gzip.BadGzipFile among them
         raise InputError(where=file, rule=f"cannot be read: {error.strerror or error}") from None

@@ -97,7 +97,8 @@ def simulate(
     """Runs `program` under `config`, which has no sweep.
 
     `progress` is told how far the run is, 0 to 1, at every sample; what it raises ends the run. Raises KsmbatchError if the
-    kernel would use freed memory, InputError if `run.scans_per_snapshot` does not fit the snapshots. `force_exact`: see Machine.
+    kernel would use freed memory, InputError if `run.scans_per_snapshot` does not fit the snapshots.
+    `force_exact`: as in Machine.
     """
     compile_s = warm_up(moving=moves_pages(program))
     scans = config.snapshot_scans(len(program.snapshots)) if not program.per_scan else None

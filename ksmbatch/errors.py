@@ -8,6 +8,7 @@ import json
 from typing import ClassVar, Final
 
 _SHOWN_CHARS: Final = 60
+_MOST_CHARS: Final = 400  # of what a file can make as long as it likes: a key, the path in a hint
 _MISSING: Final = object()  # None is a value that a JSON scenario can hold
 
 
@@ -47,10 +48,10 @@ class InputError(KsmbatchError):
         super().__init__(self._line())
 
     def _line(self) -> str:
-        subject = " = ".join(part for part in (self.key, self.value_text) if part is not None)
-        line = ": ".join(part for part in (self.where, subject, self.rule) if part)
+        subject = " = ".join(_shortened(part, _MOST_CHARS) for part in (self.key, self.value_text) if part is not None)
+        line = ": ".join(part for part in (self.where, subject, _shortened(self.rule, _MOST_CHARS)) if part)
         if self.hint:
-            line += f" ({self.hint})"
+            line += f" ({_shortened(self.hint, _MOST_CHARS)})"
         return _printable(line)
 
     def at(self, *, where: object = None, key: str | None = None) -> "InputError":
@@ -74,7 +75,16 @@ def show_value(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):  # a TOML date; an integer of more than 4,300 digits, which TOML can write in hex
         text = hex(value) if isinstance(value, int) else str(value)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+    return _shortened(text, _SHOWN_CHARS)
+
+
+def _shortened(text: str, most: int) -> str:
+    """`text`, of more than `most` characters only the first.
+
+    >>> _shortened("abcdefgh", 6)
+    'abc...'
+    """
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _printable(line: str) -> str:

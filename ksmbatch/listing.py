@@ -81,7 +81,9 @@ def _workloads() -> list[Entry]:
 
 
 def _importers() -> list[Entry]:
-    return []  # ksmbatch reads its own traces, and no other format yet
+    from ksmbatch.importers import IMPORTERS
+
+    return [{"name": name, "doc": importer.about} for name, importer in IMPORTERS.items()]
 
 
 def _metrics() -> list[Entry]:

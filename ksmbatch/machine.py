@@ -357,6 +357,13 @@ class Machine:
 
     # ---- what can be read
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether ksmd has nothing to do until something happens: it is stopped, or nobody is registered with it."""
+        s = self.state
+        stands = s.knobs[Knob.RUN] != Run.MERGE or s.knobs[Knob.PAGES_TO_SCAN] == 0
+        return bool(stands or s.scan[ScanState.SLOT_FIRST] == state.NO_MM)
+
     def counter(self, counter: Counter) -> int:
         """The present value of `counter`."""
         return int(self.state.counters[counter])

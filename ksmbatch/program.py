@@ -302,7 +302,7 @@ def compile_config(config: Config) -> Program:
     A scenario's own knobs do not count, [ksm] does. Raises InputError for what is wrong with the workload or its file.
     """
     try:
-        return compile_workload(_workload(config))
+        return compile_workload(workload_of(config))
     except InputError as error:
         if error.where is not None:  # in the trace or scenario, which is named
             raise
@@ -323,7 +323,8 @@ def size_at_start(config: Config) -> Size:
     return size
 
 
-def _workload(config: Config) -> Workload:
+def workload_of(config: Config) -> Workload:
+    """The workload that `config` names, with its moves. Raises InputError for what is wrong with it or its file."""
     workload = _memory(config)
     if not config.workload.all_moves:
         return workload
@@ -339,7 +340,7 @@ def _workload(config: Config) -> Workload:
 def _memory(config: Config) -> Workload:
     source, nodes = config.workload, config.host.nodes
     if source.trace is not None:
-        from ksmbatch.traces import trace_workload
+        from ksmbatch.trace_events import trace_workload
 
         return trace_workload(source.trace, nodes, source.node)
     if source.scenario is not None:

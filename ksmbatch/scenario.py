@@ -76,6 +76,7 @@ KNOBS: Final[dict[str, int]] = {  # the oracle's defaults, which are not always 
     "run": 1,
 }
 MAX_NODES: Final = 8
+_NAME_BYTES: Final = 200  # at most, for files are named so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,12 +107,12 @@ def parse_scenario(obj: object, where: str) -> Scenario:
     if not isinstance(obj, dict):
         raise InputError(where=where, value=obj, rule="must be a scenario, i.e. a JSON object")
     name = obj.get("name")
-    if isinstance(name, str) and name.isprintable():
+    if isinstance(name, str) and name.isprintable() and len(name) <= _NAME_BYTES:
         where = f"{where}: {name}"
     top = Fields(dict(obj), where)
     top.only(("name", "about", "nodes", "node_pages", "knobs", "steps"))
     name = top.text("name")
-    if "/" in name or name in ("", ".", "..") or not name.isprintable() or len(name.encode(errors="replace")) > 200:
+    if "/" in name or name in ("", ".", "..") or not name.isprintable() or len(name.encode(errors="replace")) > _NAME_BYTES:
         raise top.bad("name", "must be usable as a file name")
     document: Json = {"name": name}
     about = top.text("about", default="")

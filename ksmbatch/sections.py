@@ -193,7 +193,7 @@ class Source(Section):
     generator: str | None = None
     """the name of a generator: `ksmbatch list workloads`"""
     node: Annotated[Binding, PlainValidator(_binding)] = None
-    """the node of each mm's memory, or "round_robin"; what is left out is on node 0"""
+    """the node of each mm's memory, or "round_robin"; what is left out is where the trace says, else on node 0"""
     moves: Annotated[tuple[Move, ...], PlainValidator(_moves)] = ()
     """tables of what moves memory and when, laid over a trace or generator: `kind`, and that mover's own keys"""
     parameters: Any = None

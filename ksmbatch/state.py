@@ -54,11 +54,12 @@ FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 # rows of trees
 STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
-LOOK_KNOWN, LOOK_FIRST, LOOK_END = range(7, 10)
+LOOK_KNOWN, LOOK_FIRST, LOOK_END, LOOK_LOW, LOOK_HIGH, LOOK_LOWEST, LOOK_HIGHEST, UNSTABLE_CHANGED = range(7, 15)
 
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
 # to look at what hangs there, which is a chain or stale; 1: or at something below it
 LEFT, RIGHT, PARENT, BLACK, KEY, LOOK, ANY = range(7)
+LOG_COLUMNS = 4  # numbers of an entry of unstable_log
 # columns of by_content
 STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
 # columns of nodes (stable nodes)
@@ -104,7 +105,7 @@ MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
 ) = range(14)
 MM_COLUMNS = 14
 
-# due pages of which the CPU has been told, the last of them, behind the fields of `scan`
+# rows of the rings behind the fields of `scan`
 N_HINTED = 32
 
 # pages at rest (see kernels/resting.py)
@@ -211,11 +212,13 @@ class State(NamedTuple):
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[10, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
+    """int32[15, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
     stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
     LOOK_KNOWN: 1: of the contents held once, only those from LOOK_FIRST to before LOOK_END are searched for past something
-    with LOOK. UNSTABLE_EXACT: 1: the unstable tree's shape is built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot
-    to reset the tree; 2: and freed all its rmap_items."""
+    with LOOK, and of those held twice, those between LOOK_LOW and LOOK_HIGH; LOOK_LOWEST, LOOK_HIGHEST: contents with LOOK,
+    above which there is none. UNSTABLE_EXACT: 1: the unstable tree's shape is
+    built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items.
+    UNSTABLE_CHANGED: pages in the unstable tree that were written, while its shape is not built yet."""
     by_content: np.ndarray
     """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
     UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
@@ -226,10 +229,10 @@ class State(NamedTuple):
     stable_log: np.ndarray
     """int32[n_nids, 2 * n_dup + 2]: insertions (content + 1) and erasures (-content - 1) that the shape still lacks."""
     unstable_links: np.ndarray
-    """int32[n_pages + 1, 4]: the unstable trees' shape, while it can be observed."""
+    """int32[n_pages + 1, 5]: the unstable trees' shape, while it can be observed. KEY: content of the page when it is built."""
     unstable_log: np.ndarray
-    """int32[3 * n_pages + 6]: what this scan took out of the unstable trees again, by three: the page, how many mms the scan
-    had come to by then, and the cursor."""
+    """int32[4 * n_pages + 8]: what happened to pages in the unstable trees in this scan, by four: the page, how many mms the
+    scan had come to by then, the cursor, and the content written; -1: it was taken out again."""
     cohort: np.ndarray
     """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
     calendar: np.ndarray
@@ -246,7 +249,7 @@ class State(NamedTuple):
     knobs: np.ndarray
     """int64[len(Knob)]: sysfs knobs and the table of costs."""
     scan: np.ndarray
-    """int64[len(Scan) + N_HINTED]."""
+    """int64[len(Scan) + 3 * N_HINTED]: behind its fields three rings, see hint_ahead() in kernels/ksmd.py."""
     counters: np.ndarray
     """int64[len(Counter)]."""
     node_counters: np.ndarray
@@ -321,7 +324,7 @@ def allocate(
     checksum_class: np.ndarray | None,
     keep_pfns: bool = False,
     n_nodes: int = 1024,
-    n_members: int = 4096,
+    n_members: int | None = None,
     node_pages: int = 0,
     distance: Sequence[Sequence[int]] | None = None,
 ) -> State:
@@ -330,11 +333,13 @@ def allocate(
     Large arrays are zeroed by the operating system, so that what is never used costs address space but no memory.
     """
     n_frames = 2 * n_pages + 2
+    if n_members is None:
+        n_members = n_pages + 2 * SPARE_MEMBERS  # a page is member of one stable node at most
 
     def zeros(dtype: type, *shape: int) -> np.ndarray:
         return np.zeros([max(extent, 1) for extent in shape], dtype)
 
-    scan = zeros(np.int64, len(Scan) + N_HINTED)
+    scan = zeros(np.int64, len(Scan) + 3 * N_HINTED)
     scan[[Scan.CUR_MM, Scan.SLOT_FIRST, Scan.SLOT_LAST]] = NO_MM
     scan[[Scan.NEXT_NODE, Scan.NEXT_MEMBER]] = 1
     scan[Scan.FREE_FRAME] = NO_FRAME
@@ -358,12 +363,12 @@ def allocate(
         members=zeros(np.int32, n_members, 4),
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
-        trees=zeros(np.int32, 10, n_nids),
+        trees=zeros(np.int32, 15, n_nids),
         by_content=zeros(np.int32, n_nids, n_dup, 4),
         stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
-        unstable_links=zeros(np.int32, n_pages + 1, 4),
-        unstable_log=zeros(np.int32, 3 * n_pages + 6),
+        unstable_links=zeros(np.int32, n_pages + 1, 5),
+        unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
         cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),

@@ -120,8 +120,20 @@ class StateView:
     @cached_property
     def erased(self) -> NDArray[np.int32]:
         """int32: the pages that this scan took out of unstable trees again before their shape was built."""
-        erased: NDArray[np.int32] = self.state.unstable_log[: 3 * self.scan[Scan.LOG_END] : 3]
+        erased: NDArray[np.int32] = self._log[self._log[:, 3] < 0, 0]
         return erased
+
+    @cached_property
+    def written(self) -> NDArray[np.int32]:
+        """int32: the pages that were written while they were in unstable trees whose shape was not built."""
+        written: NDArray[np.int32] = self._log[self._log[:, 3] >= 0, 0]
+        return written
+
+    @property
+    def _log(self) -> NDArray[np.int32]:
+        end = state.LOG_COLUMNS * self.scan[Scan.LOG_END]
+        log: NDArray[np.int32] = self.state.unstable_log[:end].reshape(-1, state.LOG_COLUMNS)
+        return log
 
     @cached_property
     def last_pass(self) -> NDArray[np.int64]:

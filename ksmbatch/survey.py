@@ -6,9 +6,9 @@ It changes nothing.
 import numpy as np
 
 from ksmbatch import state
-from ksmbatch.kernels import rmap_walk
+from ksmbatch.kernels import counting
 from ksmbatch.metrics import PAGE_BYTES, RMAP_ITEM_BYTES
-from ksmbatch.state import AnonVmas, Knob, State
+from ksmbatch.state import AnonVmas, State
 
 
 def process_counters(s: State, number: int) -> dict[str, int]:
@@ -43,15 +43,6 @@ def page_table(s: State, first: int, pages: int) -> tuple[np.ndarray, np.ndarray
 
 def survey(s: State, links: AnonVmas) -> dict[str, int]:
     """The metrics of `metrics.SURVEYED`."""
-    frames = np.flatnonzero((s.frame_bytes[:, state.FRAME_FLAGS] & state.KSM != 0) & (s.frames[:, state.MAPCOUNT] > 0))
-    trees = s.frame_bytes[frames, state.FRAME_NID].astype(np.int64) * (not s.knobs[Knob.MERGE_ACROSS_NODES])
-    distinct = np.unique(trees << 32 | s.frames[frames, state.FRAME_CONTENT]).size
-    present = np.flatnonzero(s.pages[:, state.FRAME] != state.NO_FRAME)
-    in_ksm = present[s.frame_bytes[s.pages[present, state.FRAME], state.FRAME_FLAGS] & state.KSM != 0]
-    items = s.page_bytes[in_ksm, state.ITEM_FLAGS] & (state.ITEM | state.STABLE)
-    mergeable = s.page_bytes[in_ksm, state.PAGE_FLAGS] & state.MERGEABLE != 0
-    return {
-        "unreachable_mappings": int(rmap_walk.count_unreachable(s, links)),
-        "duplicates_left": int(frames.size - distinct),
-        "stranded_pages": int((mergeable & (items == state.ITEM)).sum()),
-    }
+    seen = np.zeros(s.by_content.shape[:2], np.uint8)
+    unreachable, duplicates, stranded = counting.survey(s, links, seen)
+    return {"unreachable_mappings": int(unreachable), "duplicates_left": int(duplicates), "stranded_pages": int(stranded)}

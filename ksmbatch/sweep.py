@@ -88,7 +88,7 @@ def run_sweep(
         )
         return INTERRUPTED
     if resumed.kept or pool.n_finished:
-        _report(out, console, pool)
+        _report(config, out, console, pool)
     for failure in pool.failures:
         told.print(f"failed: {failure}", style="red")
     return FAILED if pool.failures else DONE
@@ -126,6 +126,7 @@ def run_single(
     from ksmbatch import tables
 
     tables.print_run(result.last, result.nodes, result.figures, console)
+    _print_order_note(config, console)
     console.print(f"results in {out}", highlight=False, markup=False, soft_wrap=True)
     return DONE
 
@@ -295,11 +296,19 @@ def _origin(config: Config) -> dict[str, Any]:
     return {"config": document, "seed": config.run.seed, "source": source}
 
 
-def _report(out: Path, console: Console, pool: _Pool) -> None:
+def _print_order_note(config: Config, console: Console) -> None:
+    from ksmbatch.traces import order_note
+
+    if config.workload.trace is not None and (note := order_note(config.workload.trace)):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
+def _report(config: Config, out: Path, console: Console, pool: _Pool) -> None:
     from ksmbatch import analysis, plots, tables  # pandas and matplotlib: half a second that no run should wait for
 
     sweep = analysis.load(out)
     tables.print_sweep(sweep, console)
+    _print_order_note(config, console)
     if pool.n_finished:
         console.print(f"{tables.speed(pool.page_visits, pool.wall_s)}, {pool.jobs} threads", highlight=False, soft_wrap=True)
     picture = plots.save(sweep, out)

@@ -48,7 +48,8 @@ class Workload:
 
     `per_scan`: no clock drives; snapshot k comes the moment that full scan number k is complete, and times mean nothing.
     `end_ms`: when it is over by its own clock; None where that does not say. `contents`: all that it ever writes, where it can
-    tell without being looked through; all its writes are LazyWrites then, and nothing forks. Snapshots and steps may be made
+    tell without being looked through; all its writes are LazyWrites then, and nothing forks. `ordered`: whether the order of
+    content ids is that of memcmp; else it is random, and so are the shapes of ksmd's trees. Snapshots and steps may be made
     when asked for, the same every time, so take each once if you can.
     """
 
@@ -58,6 +59,7 @@ class Workload:
     per_scan: bool = False
     end_ms: int | None = None
     contents: ContentTable | None = None
+    ordered: bool = True
 
 
 def scenario_workload(scenario: Scenario) -> Workload:

@@ -44,7 +44,7 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-TABLE, DOCUMENT, PARITY, AGAINST = (module(name) for name in ("table", "document", "parity", "against"))
+TABLE, DOCUMENT, PARITY, AGAINST = (module(name) for name in ("table", "document", "equality", "against"))
 TINY = module("memory").Size(pages=4096, repeat=1, quick=True)
 
 

@@ -5,6 +5,7 @@ Whether a sentence is true is for its reader to judge; that what it names is the
 
 import gzip
 import importlib.util
+import io
 import json
 import os
 import re
@@ -13,19 +14,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from rich.console import Console
 
 from ksmbatch.cli import app
 from ksmbatch.codes import POLICY_DOCS, Kernel
 from ksmbatch.config import load
+from ksmbatch.estimating import estimate_inputs
 from ksmbatch.events import Discard
 from ksmbatch.generators import GENERATORS, Generator, Move, Mover
 from ksmbatch.generators.moves import lay
+from ksmbatch.importers import Importer, probe
 from ksmbatch.listing import KINDS, entries
 from ksmbatch.sections import KEYS
 from ksmbatch.topology import Topology, default_distance
@@ -36,8 +43,15 @@ FIDELITY = ROOT / "docs/fidelity.md"
 RECORDINGS = ROOT / "tests/recordings"
 SUFFIXES = "py|md|toml|json|gz|parquet|sh|ipynb|png|c"
 # that a reader will write ...
-NOT_HERE = {"configs/QUESTION.toml", "ksmbatch/generators/NAME.py", "ksmbatch/kernels/migrate/NAME.py"}
+NOT_HERE = {
+    "configs/QUESTION.toml",
+    "ksmbatch/generators/NAME.py",
+    "ksmbatch/importers/NAME.py",
+    "ksmbatch/kernels/migrate/NAME.py",
+}
+NOT_HERE |= {"state.json"}  # of Cloud Hypervisor
 NOT_HERE |= {"samples/", "nodes/", "runs.parquet", "saving.png", "results/saving.png"}  # ... or a sweep
+NOT_HERE |= {"hold.py", "two.toml", "two/saving.png"}  # ... or the reader of docs/tutorial.md
 # where a name of a file without its folder may lie
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "ksmbatch", ROOT / "ksmbatch/kernels", ROOT / "tests/oracle")
 
@@ -154,7 +168,12 @@ def test_every_function_that_is_named_with_its_module_exists(document: Path) -> 
 
 def rows(document: Path) -> Iterator[list[str]]:
     """The cells of every row of every table."""
-    for line in document.read_text().splitlines():
+    return rows_of(document.read_text())
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
+    """The cells of every row of every table in `text`."""
+    for line in text.splitlines():
         if line.startswith("|") and not set(line) <= set("|- "):
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -197,6 +216,40 @@ def test_what_no_recording_shows_is_marked() -> None:
 def test_the_tables_of_the_model_are_those_of_the_program() -> None:
     text = (ROOT / "docs/model.md").read_text()
     assert tables_script().put(text) == text, "run `python docs/tables.py --write`"
+
+
+def test_the_example_of_an_estimate_is_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.search(
+        r"<!-- example of estimate -->\n```\n(.*?)```\n<!-- end", (ROOT / "docs/estimate.md").read_text(), re.DOTALL
+    )
+    assert shown is not None
+    file = io.StringIO()
+    monkeypatch.chdir(ROOT)
+    estimate_inputs(["workloads/three-vms.parquet"], nodes=2, console=Console(file=file, width=80))
+    assert shown[1] == re.sub(r" +$", "", file.getvalue(), flags=re.MULTILINE)
+
+
+def test_every_key_of_the_json_of_an_estimate_is_explained() -> None:
+    named = set(spans((ROOT / "docs/estimate.md").read_text()))
+    lines: list[str] = []
+    estimate_inputs([str(ROOT / "workloads/three-vms.parquet")], nodes=2, fraction=0.01, echo_json=lines.append)
+    document = json.loads(lines[0])
+    keys = [*document, *document["mms"][0], *document["nodes"][0], *document["pairs"][0], *document["settings"][0]]
+    assert set(keys) | document["sample"].keys() <= named
+
+
+def test_every_parameter_of_a_generator_is_explained_with_its_default() -> None:
+    text = (ROOT / "docs/generators.md").read_text()
+    parts = dict(re.findall(r"^## `([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert parts.keys() == {name for name, generator in GENERATORS.items() if generator.mover is None}
+    for name, part in parts.items():
+        told = {cells[0]: cells[1] for cells in rows_of(part) if len(cells) == 3}
+        del told["parameter"]
+        defaults = {f"`{field.name}`": field.default for field in fields(GENERATORS[name].parameters)}
+        assert told.keys() == defaults.keys()
+        for key, default in defaults.items():
+            shown = "" if default is MISSING else json.dumps(default)
+            assert told[key] == shown.removesuffix(".0"), key
 
 
 def test_every_metric_knob_and_key_is_in_the_model() -> None:
@@ -253,6 +306,20 @@ def test_the_policy_of_extending_needs_two_places_and_works(tmp_path: Path) -> N
     replayed = json.loads((tmp_path / "out/migrate_ksm_free_node.json").read_text())
     statuses = [status for step in replayed["steps"] for status in step.get("status", [])]
     assert set(statuses) == {"EAGAIN"}
+
+
+def test_the_importer_of_extending_is_one(tmp_path: Path) -> None:
+    importer: Importer = example_of_the_docs(3).IMPORTER
+    pages = np.arange(3 * 4096, dtype=np.uint16).astype(np.uint8).reshape(3, 4096)
+    (tmp_path / "x").write_bytes(b"TOYMEM" + (3).to_bytes(2, "little") + (5).to_bytes(8, "little") + pages.tobytes())
+    given = probe(tmp_path / "x")
+    assert importer.looks(given)
+    with ExitStack() as stack:
+        (image,) = importer.open(given, stack)
+        assert image.runs.tolist() == [[5, 3]]
+        out = np.empty_like(pages)
+        image.source.read(0, out)
+        assert np.array_equal(out, pages)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

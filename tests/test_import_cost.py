@@ -31,7 +31,10 @@ def test_nothing_heavy_is_loaded_before_a_command_is_chosen(statement: str) -> N
     assert not loaded_by(statement) & (HEAVY | {"pydantic", "rich"})
 
 
-@pytest.mark.parametrize("arguments", [["sweep", "--help"], ["list", "kernels"], ["list", "policies", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["sweep", "--help"], ["list", "kernels"], ["list", "policies", "--json"], ["capture", "--help"], ["check", "--help"]],
+)
 def test_a_command_loads_only_what_it_needs(arguments: list[str]) -> None:
     assert not loaded_by(f"from ksmbatch.cli import main; main({arguments})") & HEAVY
 
@@ -83,6 +86,13 @@ def test_numpy_starts_no_threads_in_a_process_of_ours() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "1"
+
+
+def test_an_estimate_is_made_without_numba_or_matplotlib() -> None:
+    trace = Path(__file__).parent.parent / "workloads/three-vms.parquet"
+    loaded = loaded_by(f"from ksmbatch.cli import main; main(['estimate', {str(trace)!r}])")
+    assert "pyarrow" in loaded
+    assert not loaded & {"numba", "matplotlib"}  # pyarrow loads pandas by itself, to read columns
 
 
 def test_the_check_would_see_a_heavy_import() -> None:

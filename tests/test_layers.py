@@ -16,21 +16,33 @@ LAYERS = (
     ("ksmbatch", "errors", "units", "codes"),
     ("documents", "arrow"),
     ("topology", "events", "metrics"),
-    ("steps", "scenario", "workload", "traces", "generators", "contents", "cost"),
+    ("trace_format", "pagesource"),
+    ("steps", "scenario", "workload", "generators", "contents", "cost"),
+    ("importers",),
+    ("inputs",),
+    ("trace_metadata", "traces", "trace_nodes", "trace_memory", "trace_events", "trace_check", "trace_writer"),
+    ("memory", "duplicates", "convergence", "estimate"),
     ("configfile", "faults", "sections", "config"),
     ("state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
     ("pagetables", "conformance"),
     ("recordings",),
     ("accel",),
     ("kernels",),
+    ("page_order", "page_groups", "interning"),
+    ("capture",),
     ("address_spaces", "survey", "migration", "machine", "clock", "locks", "engine"),
     ("provenance", "results"),
-    ("layout", "analysis", "moves_analysis", "drawing", "plots_moves", "plots", "tables_moves", "tables"),
-    ("replay", "sweep"),
+    (
+        *("layout", "analysis", "moves_analysis", "drawing"),
+        *("plots_moves", "plots", "tables_moves", "tables", "tables_estimate", "plots_estimate", "gallery", "plots_gallery"),
+    ),
+    ("replay", "sweep", "importing"),
+    ("memory_inputs",),
+    ("estimating",),
     ("listing", "cli"),
     ("__main__",),
 )
-CALLERS_OF_KERNELS = ("address_spaces", "machine", "migration", "survey", "engine")
+CALLERS_OF_KERNELS = ("address_spaces", "machine", "migration", "survey", "engine", "page_order", "page_groups", "interning")
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -112,7 +124,7 @@ MORE_FOR = {"ksmbatch.kernels.migrate": {"collections", "importlib"}, "ksmbatch.
 @pytest.mark.parametrize("file", [file for file in FILES if "kernels" in file.parts], ids=module_of)
 def test_kernels_import_nothing_but_numpy_accel_codes_state_metrics_and_kernels(file: Path) -> None:
     outside = {name.split(".")[0] for name in imports_of(file)} - {"ksmbatch"}
-    assert outside <= {"numpy", "numba", "typing", "enum"} | MORE_FOR.get(module_of(file), set())
+    assert outside <= {"numpy", "numba", "llvmlite", "typing", "enum"} | MORE_FOR.get(module_of(file), set())
     assert parts_imported(file) - {"ksmbatch"} <= {"accel", "codes", "state", "metrics", "kernels"}
 
 
@@ -126,6 +138,11 @@ def test_kernels_have_an_order_among_themselves_that_ends_with_ksmd() -> None:
 def test_the_analysis_knows_results_but_not_the_engine() -> None:
     for name in ("analysis", "moves_analysis", "plots", "plots_moves", "drawing", "tables", "tables_moves", "layout"):
         assert not parts_imported(PACKAGE / f"{name}.py") & {"machine", "engine", "sweep", "state", "program"}
+
+
+def test_an_estimate_is_made_without_the_engine() -> None:
+    files = [f"{name}.py" for name in ("memory", "duplicates", "convergence", "estimate", "tables_estimate", "plots_estimate")]
+    assert not [name for name in files if parts_imported(PACKAGE / name) & {"machine", "engine", "sweep", "state", "program"}]
 
 
 def test_the_configuration_does_not_know_the_state() -> None:

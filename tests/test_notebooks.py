@@ -1,4 +1,4 @@
-"""Is every notebook still true? They run on a small sweep; what they show is up to the reader."""
+"""Is every notebook still true? They run on a small sweep, or on none; what they show is up to the reader."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_on_a_small_sweep_and_draws(path, tmp_path, monkeypatch) -> None:
     out = tmp_path / "results"
-    assert run_sweep(load(write_small_sweep(tmp_path, SWEEPS[path.stem])), out, console=Console(quiet=True)) == 0
+    if path.stem in SWEEPS:
+        assert run_sweep(load(write_small_sweep(tmp_path, SWEEPS[path.stem])), out, console=Console(quiet=True)) == 0
     monkeypatch.setenv("KSMBATCH_RESULTS", str(out))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parent.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)

@@ -15,7 +15,7 @@ from ksmbatch.events import FullScan, Migrate, Scan, SetKnob
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import derive
 from ksmbatch.program import Program, compile_workload
-from ksmbatch.traces import trace_workload
+from ksmbatch.trace_events import trace_workload
 
 pytestmark = compiled_only
 

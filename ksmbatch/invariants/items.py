@@ -119,10 +119,12 @@ def _unchanged(v: StateView, items: NDArray[np.int64], nid: int) -> Faults:
     yield from all_hold("gone: page", v.frame[items] != NO_FRAME, items)
     yield from all_hold("not mergeable: page", v.page_flags[items] & needed == needed, items)
     yield from all_hold("out of the sight of 6.1: page", ~(hidden & v.is_old), items)
-    yield from all_hold("changed: page", v.state.frames[v.frame[items], state.FRAME_CONTENT] == inserted, items)
+    unchanged = v.state.frames[v.frame[items], state.FRAME_CONTENT] == inserted
+    yield from all_hold("changed: page", unchanged | np.isin(items, v.written), items)
     if len(np.unique(inserted)) != len(inserted):
         yield "two pages have one content"
     known = inserted < v.state.by_content.shape[1]
     found = v.state.by_content[nid, inserted[known], state.UNSTABLE_AT] - 1
     alone = v.state.by_content[nid, inserted[known], state.RESTING] - 1
-    yield from all_hold("not found: page", (found == items[known]) | (alone == items[known]), items[known])
+    is_found = (found == items[known]) | (alone == items[known]) | np.isin(items[known], v.written)
+    yield from all_hold("not found: page", is_found, items[known])

@@ -6,12 +6,12 @@ tree.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
-from ksmbatch.kernels.resting import change, mm_of, wake
+from ksmbatch.kernels.resting import change, mm_of, prefetch_page, wake
 from ksmbatch.kernels.twins import holder_comes, holder_goes
-from ksmbatch.kernels.unstable_tree import note_unstable_change
+from ksmbatch.kernels.unstable_tree import note_shared_soon, note_unstable_change, note_unstable_write
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
     ANON,
@@ -34,6 +34,7 @@ from ksmbatch.state import (
     Knob,
 )
 
+AHEAD = 16  # writes of which the CPU is told before they are done
 ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
 
 
@@ -96,6 +97,7 @@ def change_content(s, page, frame, content):
     old = int64(s.frames[frame, FRAME_CONTENT])
     if old == content:
         return
+    note_unstable_write(s, page, content)
     change(s, page)
     holder_goes(s, nid, old)
     s.frames[frame, FRAME_CONTENT] = content
@@ -113,13 +115,14 @@ def store(s, page, content):
     if frame == NO_FRAME:
         fresh_page(s, page, content)
         return
-    if s.frames[frame, FRAME_CONTENT] != content:
-        note_unstable_change(s, page)
-    if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
-        s.counters[Counter.COW_KSM] += 1
-    elif s.frames[frame, MAPCOUNT] == 1:
+    is_ksm = s.frame_bytes[frame, FRAME_FLAGS] & KSM
+    if not is_ksm and s.frames[frame, MAPCOUNT] == 1:
         change_content(s, page, frame, content)
         return
+    if s.frames[frame, FRAME_CONTENT] != content:
+        note_unstable_change(s, page)
+    if is_ksm:
+        s.counters[Counter.COW_KSM] += 1
     fresh_page(s, page, content)
 
 
@@ -127,6 +130,11 @@ def store(s, page, content):
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
     for k in range(len(pages)):
+        if k + AHEAD < len(pages):
+            ahead = first + int64(pages[k + AHEAD])
+            prefetch_page(s, ahead)
+            prefetch(s.frames, ahead)  # most pages map the frame with their own number
+            prefetch(s.frame_bytes, ahead)
         store(s, first + int64(pages[k]), int64(contents[k]))
 
 
@@ -231,5 +239,6 @@ def fork_pages(s, parent, child, end):
             s.page_bytes[twin, PAGE_FLAGS] |= ZERO
         elif s.pages[page, FRAME] != NO_FRAME:
             if not s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
+                note_shared_soon(s, page)
                 wake(s, page)
             map_frame(s, twin, int64(s.pages[page, FRAME]))

@@ -1,13 +1,16 @@
-"""ksmd: the cursor over mms and pages, smart_scan, batches, and the passing of simulated time.
+"""ksmd: the cursor over mms and pages, region by region, batches, and the passing of simulated time.
 
 What it does with a page is in `merge`. One call runs many batches.
 """
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
+from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
+from ksmbatch.kernels.hints import hint_ahead
+from ksmbatch.kernels.join import join, node_to_join
+from ksmbatch.kernels.looking import first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.resting import (
@@ -21,48 +24,31 @@ from ksmbatch.kernels.resting import (
     forget_passes,
     is_due,
     lowest_bit,
+    next_due,
     pass_by,
     pass_pending,
+    prefetch_page,
     rouse,
     take_budget,
     wake,
 )
-from ksmbatch.kernels.retire import retire
-from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item, remove_rmap_item_from_tree
+from ksmbatch.kernels.retire import VISITORS, retire
+from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
+from ksmbatch.kernels.smart_scan import should_skip_rmap_item, visit_unknown
 from ksmbatch.kernels.stable_chain import ksm_get_folio
-from ksmbatch.kernels.stable_node import is_chain
-from ksmbatch.kernels.stable_shape import know_where_to_look
-from ksmbatch.kernels.stable_tree import is_calm, meets_something, remove_all_stable_nodes
-from ksmbatch.kernels.twins import tree_of
+from ksmbatch.kernels.stable_tree import remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
-    AGE,
     AT_PLACE,
-    CHECKSUM,
     END_PAGE,
-    FIRST,
     FIRST_PAGE,
     FOREVER,
-    FOUND,
     FRAME,
-    FRAME_CONTENT,
-    FRAME_FLAGS,
-    FRAME_NID,
-    FREED,
     ITEM,
     ITEM_FLAGS,
-    ITEM_NID,
-    ITEMS,
-    KPFN,
-    KSM,
-    LIST_ITEMS,
-    LOOK_END,
-    LOOK_FIRST,
-    LOOK_KNOWN,
     MERGEABLE,
     MERGEABLE_VMAS,
-    N_HINTED,
     NEXT,
     NIL,
     NO_FRAME,
@@ -73,60 +59,19 @@ from ksmbatch.state import (
     PASSED,
     REGISTERED,
     SCANS_AHEAD,
-    SKIPS,
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
-    STABLE_AT,
-    UNSTABLE_AT,
-    UNSTABLE_EXACT,
     USERS,
     Knob,
     Scan,
 )
 
 END_OF_SCAN = -1
-HINT_STEP = 8  # due pages between two steps of hint_ahead()
+HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
+FEW_DUE = 512  # of a block
 HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
-
-
-@kernel
-def skip_age(age):
-    """How many scans a page of this age is passed by. Mirrors: mm/ksm.c skip_age()."""
-    if age <= 3:
-        return 1
-    if age <= 5:
-        return 2
-    if age <= 8:
-        return 4
-    return 8
-
-
-@inlined
-def should_skip_rmap_item(s, page):
-    """Whether smart_scan passes `page` by; ages its rmap_item.
-
-    Mirrors: mm/ksm.c should_skip_rmap_item(); 6.1 has no smart_scan
-    Writes: page_bytes, counters, unstable_*.
-    """
-    if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
-        return False
-    if s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
-        return False
-    age = int64(s.page_bytes[page, AGE])
-    if age != 255:
-        s.page_bytes[page, AGE] = age + 1
-    if age < 3:
-        return False
-    skips = int64(s.page_bytes[page, SKIPS])
-    if skips == 0:
-        s.page_bytes[page, SKIPS] = skip_age(age)
-        return False
-    s.counters[Counter.PAGES_SKIPPED] += 1
-    s.page_bytes[page, SKIPS] = skips - 1
-    remove_rmap_item_from_tree(s, page)
-    return True
 
 
 @kernel
@@ -210,6 +155,15 @@ def rouse_the_due(s, first, end):
     """The pages of [first, end), of one block, that this scan has to visit are awake. Returns: how many there are."""
     seq = int64(s.scan[Scan.SEQ])
     due = 0
+    page = first
+    while due < FEW_DUE:  # the more of them, the nearer they are to each other, and the CPU fetches what is near by itself
+        page = next_due(s, page, end)
+        if page == end:
+            break
+        prefetch_page(s, page)
+        due += 1
+        page += 1
+    due = 0
     for word in range(first // PAGES_PER_WORD, (end - 1) // PAGES_PER_WORD + 1):
         bits = int64(s.calendar[seq % SCANS_AHEAD, word])
         while bits:
@@ -273,140 +227,6 @@ def pools_are_full(s):
 
 
 @inlined
-def lively_trees(s):
-    """The nids, as bits, of the trees whose shape searches may see or change; nids above 31 share bits. Reads: trees, knobs."""
-    lively = int64(0)
-    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
-        if s.trees[UNSTABLE_EXACT, nid] or not is_calm(s, nid):
-            lively |= int64(1) << (nid & 31)
-    return lively
-
-
-@kernel
-def must_look(s, page, nid, content):
-    """Whether `page`, at rest, which searches the trees of `nid` in this scan, may see or change their shape. Reads: trees."""
-    if s.trees[UNSTABLE_EXACT, nid]:
-        return True
-    if is_calm(s, nid):
-        return False
-    know_where_to_look(s, nid)
-    if content >= s.by_content.shape[1] and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
-        return False
-    s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
-    return meets_something(s, nid, content)
-
-
-@kernel
-def first_that_looks(s, first, end, lively):
-    """The first of the pages [first, end), none of which is due, that must look, see above; `end` if none must.
-
-    Reads: cohort, cohorts. Writes: scan, and as meets_something().
-    """
-    n_dup = s.by_content.shape[1]
-    for page in range(first, end):
-        if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
-            continue
-        nid = int64(s.page_bytes[page, ITEM_NID])
-        if not (lively >> (nid & 31)) & 1:
-            continue
-        content = int64(s.pages[page, CHECKSUM])
-        known = s.trees[LOOK_KNOWN, nid] and content >= n_dup and not s.trees[UNSTABLE_EXACT, nid]
-        if known and not s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]:
-            continue
-        if must_look(s, page, nid, content):
-            return page
-    return end
-
-
-@inlined
-def next_due(s, page, end):
-    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
-    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
-    word = page // PAGES_PER_WORD
-    mask = int64(-1) << (page % PAGES_PER_WORD)
-    while word * PAGES_PER_WORD < end:
-        bits = int64(s.calendar[slot, word]) & mask
-        if bits:
-            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
-        mask = int64(-1)
-        word += 1
-    return end
-
-
-@inlined
-def hint_ahead(s):
-    """Has the CPU fetch what the visits of the pages next due will look at, in three steps, each of which needs the one before.
-
-    Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
-    """
-    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 3
-    for _ in range(told):
-        place = int64(s.scan[Scan.HINTS])
-        page = next_due(s, int64(s.scan[Scan.HINT]), int64(s.scan[Scan.REGION_END]))
-        s.scan[HINTED + place % N_HINTED] = page if page < s.scan[Scan.REGION_END] else -1
-        s.scan[Scan.HINT] = min(page + 1, s.scan[Scan.REGION_END])
-        s.scan[Scan.HINTS] = place + 1
-        if page < s.scan[Scan.REGION_END]:
-            hint_content(s, page)
-        if place >= HINT_STEP:
-            hint_node(s, int64(s.scan[HINTED + (place - HINT_STEP) % N_HINTED]))
-        if place >= 2 * HINT_STEP:
-            hint_frame(s, int64(s.scan[HINTED + (place - 2 * HINT_STEP) % N_HINTED]))
-
-
-@inlined
-def held_twice(s, page):
-    """The tree and content of `page`, if it maps a frame with a content that others may hold; else content -1."""
-    frame = int64(s.pages[page, FRAME]) if page >= 0 else NO_FRAME
-    if frame == NO_FRAME or s.frames[frame, FRAME_CONTENT] >= s.by_content.shape[1]:
-        return int64(0), int64(-1)
-    return tree_of(s, s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT])
-
-
-@inlined
-def hint_content(s, page):
-    """First step: what the trees have of the content of `page`."""
-    nid, content = held_twice(s, page)
-    if content >= 0:
-        prefetch(s.by_content[nid], content)
-
-
-@inlined
-def hint_node(s, page):
-    """Second step: the stable node of that content, or the page with it in the unstable tree."""
-    nid, content = held_twice(s, page)
-    if content < 0:
-        return
-    node = int64(s.by_content[nid, content, STABLE_AT])
-    if node != NIL:
-        prefetch(s.nodes, node)
-        return
-    other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
-    if other >= 0:
-        prefetch(s.pages, other)
-        prefetch(s.page_bytes, other)
-
-
-@inlined
-def hint_frame(s, page):
-    """Third step: the frame of that node, and its first member."""
-    nid, content = held_twice(s, page)
-    if content < 0:
-        return
-    node = int64(s.by_content[nid, content, STABLE_AT])
-    if node == NIL:
-        return
-    if is_chain(s, node):
-        prefetch(s.nodes, int64(s.nodes[node, FOUND]))
-        return
-    prefetch(s.members, int64(s.nodes[node, FIRST]))
-    frame = int64(s.nodes[node, KPFN])
-    if frame != NO_FRAME:
-        prefetch(s.frames, frame)
-        prefetch(s.frame_bytes, frame)
-
-
-@inlined
 def is_passed_at_rest(s, page):
     """Whether `page`, in a careful region, is passed at rest, which is counted; if it should be but must not, it is woken.
 
@@ -446,43 +266,6 @@ def page_to_visit(s, lively):
 
 
 @kernel
-def visit_unknown(s, first, mm):
-    """Visits the pages of the open region from `first` on that are due and have no rmap_item, as long as there are only such.
-
-    ksmd takes down their checksums, and nothing else. Not for 6.1, which searches the stable tree first.
-    Mirrors: mm/ksm.c get_next_rmap_item(), should_skip_rmap_item(), cmp_and_merge_page()
-    Writes: pages, page_bytes, mms, counters, scan, and as retire(). Returns: where it stopped.
-    """
-    page = first
-    seq = int64(s.scan[Scan.SEQ])
-    end = int64(s.scan[Scan.REGION_END])
-    s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
-    while page < end and is_due(s, page, seq):
-        frame = int64(s.pages[page, FRAME])
-        flags = int64(s.page_bytes[page, ITEM_FLAGS])
-        if flags & ITEM or frame == NO_FRAME or not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE:
-            break
-        if s.frame_bytes[frame, FRAME_FLAGS] & KSM:
-            break
-        s.page_bytes[page, ITEM_FLAGS] = flags & FREED | ITEM
-        s.page_bytes[page, AGE] = s.knobs[Knob.SMART_SCAN]
-        s.page_bytes[page, SKIPS] = 0
-        s.pages[page, CHECKSUM] = s.frames[frame, FRAME_CONTENT]
-        retire(s, page)
-        page += 1
-    n_pages = page - first
-    s.counters[Counter.KSM_RMAP_ITEMS] += n_pages
-    s.mms[mm, ITEMS] += n_pages
-    s.mms[mm, LIST_ITEMS] += n_pages
-    s.counters[Counter.PAGES_SCANNED] += n_pages
-    s.counters[Counter.KSMD_CPU_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
-    s.counters[Counter.TIME_NS] += n_pages * s.knobs[Knob.CHECKSUM_NS]
-    take_budget(s, n_pages)
-    s.scan[Scan.CUR_PAGE] = page
-    return page
-
-
-@inlined
 def visit(s, page, mm):
     """ksmd looks at `page` of `mm`, or skips it. Writes: everything. Returns: False if the kernel would use freed memory."""
     if not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE or s.pages[page, FRAME] == NO_FRAME:
@@ -513,6 +296,7 @@ def scan_region(s, until_ns):
     """Passes the pages of the open region. Writes: everything. Returns: Status; DONE at its end, or that of batch or time."""
     mm = int64(s.scan[Scan.CUR_MM])
     at_once = s.knobs[Knob.KERNEL] >= Kernel.V6_12 and not s.knobs[Knob.FORCE_EXACT] and not s.scan[Scan.CAREFUL]
+    joins = at_once and not (VISITORS >> s.knobs[Knob.POLICY]) & 1
     lively = lively_trees(s)
     page = int64(s.scan[Scan.CUR_PAGE])
     while True:
@@ -534,6 +318,12 @@ def scan_region(s, until_ns):
             return Status.GROW
         hint_ahead(s)
         s.scan[Scan.CUR_PAGE] = page + 1
+        if joins:
+            node = node_to_join(s, page)
+            if node != NIL:
+                join(s, page, mm, node)
+                page += 1
+                continue
         if not visit(s, page, mm):
             return Status.UNDEFINED
         page += 1

@@ -12,6 +12,7 @@ from ksmbatch.kernels.migrate import ALLOCATES_ITSELF, migrate_ksm_page, stays
 from ksmbatch.kernels.migrate.frame_move import change_place, count_remote
 from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.rmap_walk import count_reached
+from ksmbatch.kernels.unstable_tree import note_shared_soon
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     DANGLING,
@@ -93,6 +94,7 @@ def move_private_frame(s, page, frame, nid):
         return FULL
     here = int64(s.frame_bytes[frame, FRAME_NID])
     if not s.knobs[Knob.MERGE_ACROSS_NODES]:
+        note_shared_soon(s, page)
         wake(s, page)
     change_place(s, frame, nid)
     if s.frames[frame, MAPCOUNT] == 1:

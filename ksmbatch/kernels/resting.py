@@ -12,7 +12,7 @@ Whoever changes what a page maps, or what can be found for it, wakes it. Who may
 import numpy as np
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
@@ -111,9 +111,32 @@ def lowest_bit(bits):
 
 
 @inlined
+def prefetch_page(s, page):
+    """Asks the CPU for what is kept of `page` itself, by its number."""
+    prefetch(s.pages, page)
+    prefetch(s.page_bytes, page)
+    prefetch(s.cohort, page)
+
+
+@inlined
 def is_due(s, page, seq):
     """Whether scan `seq` visits `page`. Reads: calendar."""
     return (int64(s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
+
+
+@inlined
+def next_due(s, page, end):
+    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    word = page // PAGES_PER_WORD
+    mask = int64(-1) << (page % PAGES_PER_WORD)
+    while word * PAGES_PER_WORD < end:
+        bits = int64(s.calendar[slot, word]) & mask
+        if bits:
+            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
+        mask = int64(-1)
+        word += 1
+    return end
 
 
 @inlined

@@ -6,19 +6,16 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 
 from numpy import int64
 
-from ksmbatch.accel import entry_kernel, inlined, kernel
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.resting import mm_of
 from ksmbatch.state import (
     END_PAGE,
     FIRST,
     FIRST_PAGE,
     FRAME,
-    FRAME_FLAGS,
     FRAME_NODE,
     HEAD,
     ITEM_FLAGS,
-    KSM,
-    MAPCOUNT,
     MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
@@ -129,13 +126,3 @@ def collect_reached_from(s, links, page, frame, found, n_found):
             found[n_found] = twin
             n_found += 1
     return n_found
-
-
-@entry_kernel
-def count_unreachable(s, links):
-    """Mappings of KSM pages that no rmap_item leads to, over the whole machine."""
-    unreachable = 0
-    for frame in range(len(s.frame_bytes)):
-        if s.frame_bytes[frame, FRAME_FLAGS] & KSM and s.frames[frame, MAPCOUNT] > 0:
-            unreachable += s.frames[frame, MAPCOUNT] - count_reached(s, links, frame)
-    return unreachable

@@ -264,14 +264,17 @@ def find_dup(s, chain, prune):
     found = NIL
     found_length = 0
     first_with_room = NIL
+    roomy = int64(s.nodes[chain, ROOMY_DUPS])
     dup = int64(s.nodes[chain, FIRST])
-    while dup != NIL:
+    # behind the last one with room, and the last stale one, there is nothing to see: chains have 100,000 dups at times
+    while dup != NIL and (roomy > 0 or found == NIL or s.nodes[chain, STALE_DUPS] > 0):
         after = int64(s.nodes[dup, NEXT])
         if ksm_get_folio(s, dup) == NO_FRAME:
             dup = after
             continue
         room = is_page_sharing_candidate(s, dup, NOW)
         length = int64(s.nodes[dup, LEN])
+        roomy -= int64(room)
         if room and first_with_room == NIL:
             first_with_room = dup
         if found == NIL:

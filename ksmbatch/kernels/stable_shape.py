@@ -17,7 +17,11 @@ from ksmbatch.state import (
     LOOK,
     LOOK_END,
     LOOK_FIRST,
+    LOOK_HIGH,
+    LOOK_HIGHEST,
     LOOK_KNOWN,
+    LOOK_LOW,
+    LOOK_LOWEST,
     NIL,
     NO_FRAME,
     RIGHT,
@@ -122,9 +126,11 @@ def know_where_to_look(s, nid):
         near = LEFT if side == 0 else RIGHT
         far = RIGHT if side == 0 else LEFT
         bound = int64(s.by_content.shape[1]) if side == 0 else NO_BOUND
+        held = int64(-1) if side == 0 else NO_BOUND
         current = int64(s.trees[STABLE_ROOT, nid])
         if current == NIL or not s.stable_links[nid, current, ANY]:
             bound = int64(0)
+            held = int64(-1)
             current = NIL
         while current != NIL and not s.stable_links[nid, current, LOOK]:
             below = int64(s.stable_links[nid, current, near])
@@ -132,5 +138,17 @@ def know_where_to_look(s, nid):
                 current = below
             else:
                 bound = first_after(s, nid, current)
+                held = current - 1
                 current = int64(s.stable_links[nid, current, far])
         s.trees[LOOK_FIRST if side == 0 else LOOK_END, nid] = bound
+        s.trees[LOOK_LOW if side == 0 else LOOK_HIGH, nid] = held
+        s.trees[LOOK_LOWEST if side == 0 else LOOK_HIGHEST, nid] = current - 1
+
+
+@inlined
+def may_meet_something(s, nid, content):
+    """Whether a walk to `content` might pass something with LOOK in the tree of `nid`. Reads: trees, as they are known."""
+    if content < s.by_content.shape[1]:
+        is_within = s.trees[LOOK_LOW, nid] < content < s.trees[LOOK_HIGH, nid]
+        return is_within and content != s.trees[LOOK_LOWEST, nid] and content != s.trees[LOOK_HIGHEST, nid]
+    return s.trees[LOOK_FIRST, nid] <= content < s.trees[LOOK_END, nid]

@@ -36,7 +36,7 @@ from ksmbatch.kernels.stable_node import (
     unlink_migrate,
     wake_members,
 )
-from ksmbatch.kernels.stable_shape import build_stable_tree, first_after
+from ksmbatch.kernels.stable_shape import build_stable_tree, first_after, know_where_to_look, may_meet_something
 from ksmbatch.kernels.twins import holder_goes, tree_of
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -126,9 +126,11 @@ def meets_something(s, nid, content):
     """Whether a walk to `content` in the tree of `nid` passes something, above where `content` hangs, that it may change.
 
     It goes by content ids, see first_after().
-    Reads: stable_links, nodes, rank. Writes: as build_stable_tree(), catch_up().
+    Reads: stable_links, nodes, rank. Writes: as know_where_to_look(), catch_up().
     """
-    build_stable_tree(s, nid)
+    know_where_to_look(s, nid)
+    if not may_meet_something(s, nid, content):
+        return False
     n_dup = s.by_content.shape[1]
     current = int64(s.trees[STABLE_ROOT, nid])
     while current != NIL and s.stable_links[nid, current, ANY]:

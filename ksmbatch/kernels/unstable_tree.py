@@ -12,6 +12,7 @@ from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
 from ksmbatch.kernels.resting import IS_VISIT, is_in_progress, last_pass, parity_of, wake
+from ksmbatch.kernels.twins import tree_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     ANON,
@@ -25,11 +26,14 @@ from ksmbatch.state import (
     FRAME_FLAGS,
     FRAME_NID,
     FREED,
+    HOLDERS,
     ITEM_FLAGS,
     ITEM_NID,
+    KEY,
     KSM,
     LEFT,
     LINKED,
+    LOG_COLUMNS,
     MERGEABLE,
     NIL,
     NO_FRAME,
@@ -40,6 +44,7 @@ from ksmbatch.state import (
     RIGHT,
     UNSTABLE,
     UNSTABLE_AT,
+    UNSTABLE_CHANGED,
     UNSTABLE_EXACT,
     UNSTABLE_LEFTOVER,
     UNSTABLE_ROOT,
@@ -80,42 +85,49 @@ def reset_unstable_tree(s, nid):
     s.trees[UNSTABLE_ROOT, nid] = NIL
     s.trees[UNSTABLE_EXACT, nid] = 0
     s.trees[UNSTABLE_LEFTOVER, nid] = 0
+    s.trees[UNSTABLE_CHANGED, nid] = 0
 
 
 @kernel
 def insert_as_found(s, nid, page):
-    """Puts `page` into the shape of the tree of `nid`, by the contents with which all that is there was put in.
+    """Puts `page` into the shape of the tree of `nid`, by the contents that the pages there had when it was put in.
 
-    Every page put in was last looked at in this scan, so its checksum says what it had then.
+    Every page put in was last looked at in this scan, so its checksum says what it had then itself.
     Reads: pages, rank. Writes: unstable_links, trees.
     """
-    key = s.rank[s.pages[page, CHECKSUM]]
+    content = int64(s.pages[page, CHECKSUM])
+    key = s.rank[content]
     parent = NIL
     side = 0
     current = int64(s.trees[UNSTABLE_ROOT, nid])
     while current != NIL:
         parent = current
-        if key < s.rank[s.pages[current - 1, CHECKSUM]]:
+        if key < s.rank[s.unstable_links[current, KEY]]:
             side = -1
             current = int64(s.unstable_links[current, LEFT])
         else:
             side = 1
             current = int64(s.unstable_links[current, RIGHT])
+    s.unstable_links[page + 1, KEY] = content
     rb_link_and_insert(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1, parent, side)
 
 
 @kernel
-def erase_up_to(s, nid, entry, place, cursor):
+def happen_up_to(s, nid, entry, place, cursor):
     """Does what the log says from `entry` on, as far as it happened when the scan was at its mm number `place`, at `cursor`.
 
     Reads: unstable_log. Writes: unstable_links, trees, page_bytes. Returns: the entry that comes next.
     """
     while entry < s.scan[Scan.LOG_END]:
-        if s.unstable_log[3 * entry + 1] != place or s.unstable_log[3 * entry + 2] > cursor:
+        row = LOG_COLUMNS * entry
+        if s.unstable_log[row + 1] != place or s.unstable_log[row + 2] > cursor:
             break
-        page = int64(s.unstable_log[3 * entry])
+        page = int64(s.unstable_log[row])
         if s.page_bytes[page, ITEM_NID] == nid:
-            rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
+            if s.unstable_log[row + 3] < 0:
+                rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
+            else:
+                s.unstable_links[page + 1, KEY] = s.unstable_log[row + 3]
         entry += 1
     return entry
 
@@ -131,7 +143,8 @@ def build_unstable_tree(s, nid):
     s.trees[UNSTABLE_EXACT, nid] = 1
     s.trees[UNSTABLE_ROOT, nid] = NIL
     for entry in range(s.scan[Scan.LOG_END]):
-        s.page_bytes[s.unstable_log[3 * entry], ITEM_FLAGS] |= ERASED
+        if s.unstable_log[LOG_COLUMNS * entry + 3] < 0:
+            s.page_bytes[s.unstable_log[LOG_COLUMNS * entry], ITEM_FLAGS] |= ERASED
     parity = parity_of(s, int64(s.scan[Scan.SEQ]))
     entry = int64(0)
     for place in range(s.scan[Scan.PLACES]):
@@ -148,12 +161,12 @@ def build_unstable_tree(s, nid):
                 flags = int64(s.page_bytes[page, ITEM_FLAGS])
                 if not flags & ERASED and (not flags & UNSTABLE or ((flags & PARITY) != 0) != (parity != 0)):
                     continue
-            entry = erase_up_to(s, nid, entry, place, page)
+            entry = happen_up_to(s, nid, entry, place, page)
             if s.page_bytes[page, ITEM_NID] == nid:
                 insert_as_found(s, nid, page)
-        entry = erase_up_to(s, nid, entry, place, AT_THE_END)
+        entry = happen_up_to(s, nid, entry, place, AT_THE_END)
     for entry in range(s.scan[Scan.LOG_END]):
-        page = int64(s.unstable_log[3 * entry])
+        page = int64(s.unstable_log[LOG_COLUMNS * entry])
         s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~ERASED
 
 
@@ -178,12 +191,62 @@ def erase_unstable(s, page):
     if s.trees[UNSTABLE_EXACT, nid]:
         rb_erase(s.unstable_links, s.trees[UNSTABLE_ROOT], nid, page + 1)
         return
+    write_down(s, page, int64(-1))
+
+
+@kernel
+def write_down(s, page, content):
+    """An entry for the log: `page`, in an unstable tree, was written with `content`; -1: was taken out. Writes: scan."""
     entry = int64(s.scan[Scan.LOG_END])
     mm = int64(s.scan[Scan.CUR_MM])
-    s.unstable_log[3 * entry] = page
-    s.unstable_log[3 * entry + 1] = s.scan[Scan.PLACES] - 1
-    s.unstable_log[3 * entry + 2] = s.scan[Scan.CUR_PAGE] if s.mms[mm, USERS] else AT_THE_END
+    s.unstable_log[LOG_COLUMNS * entry] = page
+    s.unstable_log[LOG_COLUMNS * entry + 1] = s.scan[Scan.PLACES] - 1
+    s.unstable_log[LOG_COLUMNS * entry + 2] = s.scan[Scan.CUR_PAGE] if s.mms[mm, USERS] else AT_THE_END
+    s.unstable_log[LOG_COLUMNS * entry + 3] = content
     s.scan[Scan.LOG_END] = entry + 1
+
+
+@kernel
+def note_unstable_write(s, page, content):
+    """To be called before `page`, which alone maps its frame, is written in place with `content`.
+
+    The shape of its tree begins to matter when somebody looks for a partner there (see has_rivals). Till then the write is
+    only written down, with room left for every page to be taken out.
+    Reads: page_bytes, frame_bytes. Writes: as build_unstable_tree(), unstable_log, trees.
+    """
+    if not in_present_tree(s, page):
+        return
+    nid = int64(s.page_bytes[page, ITEM_NID])
+    if s.trees[UNSTABLE_EXACT, nid]:
+        return
+    moved = tree_of(s, s.frame_bytes[s.pages[page, FRAME], FRAME_NID]) != nid
+    if moved or s.scan[Scan.LOG_END] >= len(s.pages) // 2:
+        build_unstable_tree(s, nid)
+        return
+    write_down(s, page, content)
+    s.trees[UNSTABLE_CHANGED, nid] += 1
+
+
+@kernel
+def note_shared_soon(s, page):
+    """To be called before the frame of `page` is mapped once more, or moves: then has_rivals() could no longer tell.
+
+    Reads: trees, page_bytes. Writes: as build_unstable_tree().
+    """
+    nid = int64(s.page_bytes[page, ITEM_NID])
+    if s.trees[UNSTABLE_CHANGED, nid] and in_present_tree(s, page):
+        build_unstable_tree(s, nid)
+
+
+@inlined
+def has_rivals(s, nid, content):
+    """Whether somebody else in the tree of `nid` may have `content`, or had it when put in. Reads: by_content, pages."""
+    if content >= s.by_content.shape[1]:
+        return False
+    if s.by_content[nid, content, HOLDERS] > 1:
+        return True
+    other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
+    return other >= 0 and s.pages[other, CHECKSUM] == content and in_present_tree(s, other)
 
 
 @inlined
@@ -289,6 +352,8 @@ def unstable_tree_search_insert(s, page, frame, nid):
     content = int64(s.frames[frame, FRAME_CONTENT])
     if s.frame_bytes[frame, FRAME_FLAGS] & KSM or s.page_bytes[page, PAGE_FLAGS] & PROT_NONE or s.knobs[Knob.FORCE_EXACT]:
         # a KSM page passes no checksum gate, so its key could not be told later; 6.1 cannot see a PROT_NONE page again
+        build_unstable_tree(s, nid)
+    elif s.trees[UNSTABLE_CHANGED, nid] and has_rivals(s, nid, content):
         build_unstable_tree(s, nid)
     if s.trees[UNSTABLE_EXACT, nid]:
         other = unstable_walk(s, page, frame, nid, content)

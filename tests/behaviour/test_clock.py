@@ -155,3 +155,11 @@ def test_a_batch_begins_when_the_sleep_is_over_and_not_before() -> None:
         times.append((machine.counter(Counter.TIME_NS) // MS, machine.counter(Counter.WAKEUPS)))
     # a limit is the first moment that does not belong to the run any more
     assert times == [(0, 0), (5, 1), (10, 1), (11, 2), (20, 2), (30, 3), (31, 4)]
+
+
+def test_a_run_that_nobody_is_left_to_scan_for_ends_even_if_time_is_sampled(tmp_path: Path) -> None:
+    exits = {"op": "exit", "proc": "a"}
+    document = scenario(*filled([1, 1]), full_scan(3), exits, full_scan(100), nodes=1)
+    (tmp_path / "gone.json").write_text(json.dumps(document))
+    result = run(tmp_path, '[workload]\nscenario = "gone.json"\n[run]\nsample = "1ms"')
+    assert 3 <= result.last["full_scans"] < 103

@@ -15,7 +15,7 @@ from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
 from ksmbatch.program import compile_workload
 from ksmbatch.recordings import Recording, load_recordings
-from ksmbatch.traces import trace_workload
+from ksmbatch.trace_events import trace_workload
 
 N_RANDOM, PER_TEST = 100, 20
 N_MOVING = 30  # per policy

@@ -12,12 +12,16 @@ import pytest
 
 from ksmbatch.errors import InputError
 from ksmbatch.scenario import Mmap, Spawn, Write
-from ksmbatch.traces import read_trace, trace_workload
+from ksmbatch.trace_events import trace_workload
+from ksmbatch.traces import read_trace
 
 META = {"version": 1, "page_size": 4096, "pages": {"web": 4, "db": 2}, "content": "ids"}
+META_2 = META | {"version": 2, "order": "none", "snapshots": [0, 8, 20], "start_ms": {"db": 8}, "exit_ms": {"web": 20}}
 ROWS = [(0, "web", 0, 5), (0, "web", 3, 0), (0, "db", 1, 5), (8, "db", 0, 7), (20, "web", 3, 2**64 - 1)]
 MM = pa.dictionary(pa.int8(), pa.string())
 COLUMNS = {"time_ms": pa.uint32(), "mm": MM, "page": pa.uint32(), "content": pa.uint64()}
+COLUMNS_2 = COLUMNS | {"node": pa.int16(), "gone": pa.bool_()}
+ROWS_2 = [(0, "web", 0, 5, 0, False), (8, "web", 0, 0, -1, True), (8, "db", 1, 5, 1, False)]
 
 
 def write_trace(
@@ -192,7 +196,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         ("{", "ksmbatch.trace: is no JSON"),
         ("[" * 100_000, "ksmbatch.trace: is no JSON"),
         ([], "ksmbatch.trace = []: must be an object"),
-        (META | {"version": 2}, "ksmbatch.trace: version = 2: must be an integer from 1 to 1"),
+        (META | {"version": 3}, "ksmbatch.trace: version = 3: must be an integer from 1 to 2"),
         ({"page_size": 4096, "pages": {"web": 1}}, "ksmbatch.trace: version: is missing"),
         (META | {"page_size": 65536}, "ksmbatch.trace: page_size = 65536: must be an integer from 4096 to 4096"),
         (META | {"pages": {}}, "ksmbatch.trace: pages = {}: must be an object: pages by mm"),
@@ -204,6 +208,118 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_metadata_is_named(tmp_path: Path, meta: object, line: str) -> None:
     assert line in message(write_trace(tmp_path / "t.parquet", meta=meta))
+
+
+def test_version_2_knows_lives_nodes_and_what_is_gone(tmp_path: Path) -> None:
+    trace = read_trace(write_trace(tmp_path / "t.parquet", ROWS_2, META_2 | {"vmas": {"web": [[0, 2, ""]]}}, COLUMNS_2))
+    assert (trace.version, trace.order, trace.order_ties, trace.snapshots) == (2, "none", 0, (0, 8, 20))
+    assert (trace.start_ms, trace.exit_ms, trace.vmas) == ({"db": 8}, {"web": 20}, {"web": ((0, 2, ""),)})
+    assert trace.node is not None
+    assert trace.gone is not None
+    assert (trace.node.tolist(), trace.gone.tolist()) == ([0, -1, 1], [False, True, False])
+
+
+def test_version_1_is_ordered_and_has_the_snapshots_of_its_rows(tmp_path: Path) -> None:
+    trace = read_trace(write_trace(tmp_path / "t.parquet"))
+    assert (trace.version, trace.order, trace.snapshots, trace.start_ms, trace.exit_ms) == (1, "memcmp", (0, 8, 20), {}, {})
+    assert (trace.node, trace.gone, trace.vmas) == (None, None, {})
+
+
+@pytest.mark.parametrize("column", ["node", "gone"])
+def test_each_column_of_version_2_may_be_left_out(tmp_path: Path, column: str) -> None:
+    place = list(COLUMNS_2).index(column)
+    rows = [(*row[:place], *row[place + 1 :]) for row in ROWS_2 if not row[5]]
+    types = {name: kind for name, kind in COLUMNS_2.items() if name != column}
+    assert getattr(read_trace(write_trace(tmp_path / "t.parquet", rows, META_2, types)), column) is None
+
+
+@pytest.mark.parametrize(
+    ("meta", "line"),
+    [
+        ({"order": "random"}, 'order = "random": must be one of memcmp, none'),
+        ({"order": None}, "order = null: must be one of memcmp, none"),
+        ({"order_ties": -1}, "order_ties = -1: must be an integer >= 0"),
+        ({"snapshot": []}, "snapshot = []: unknown field (nearest: snapshots)"),
+        ({"snapshots": []}, "snapshots = []: must be a list of times in ms"),
+        ({"snapshots": [0, 8, 2**32]}, "snapshots = [0, 8, 4294967296]: must be a list of times in ms"),
+        ({"snapshots": [0, True]}, "snapshots = [0, true]: must be a list of times in ms"),
+        ({"snapshots": [0, 20, 8]}, "snapshots = [0, 20, 8]: must ascend"),
+        ({"snapshots": [0, 8, 8, 20]}, "snapshots = [0, 8, 8, 20]: must ascend"),
+        ({"start_ms": {"dbx": 8}}, "start_ms: dbx = 8: there is no such mm among the pages (nearest: db)"),
+        ({"start_ms": {"db": 9}}, "start_ms: db = 9: must be one of the snapshots"),
+        ({"start_ms": [8]}, "start_ms = [8]: must be an object, by mm"),
+        ({"exit_ms": {"db": 8}}, "exit_ms: db = 8: must be later than its start, 8"),
+        ({"exit_ms": {"web": 0}}, "exit_ms: web = 0: must be later than its start, 0"),
+        ({"exit_ms": {"web": "20"}}, 'exit_ms: web = "20": must be one of the snapshots'),
+        ({"vmas": {"web": 3}}, "vmas: web = 3: must be a list of [first, pages, name]"),
+        ({"vmas": {"web": [[0, 1]]}}, "vmas: web[0] = [0, 1]: must be [first, pages, name]"),
+        ({"vmas": {"web": [[False, 1, ""]]}}, 'vmas: web[0] = [false, 1, ""]: must be [first, pages, name]'),
+        (
+            {"vmas": {"web": [[0, 5, ""]]}},
+            'vmas: web[0] = [0, 5, ""]: must lie behind the one before, within the 4 pages of web',
+        ),
+        ({"vmas": {"web": [[0, 2, ""], [1, 1, ""]]}}, 'vmas: web[1] = [1, 1, ""]: must lie behind the one before'),
+        ({"vmas": {"web": [[0, 0, ""]]}}, 'vmas: web[0] = [0, 0, ""]: must lie behind the one before'),
+        ({"made_by": "x" * 2**25}, "ksmbatch.trace: has 33554"),
+    ],
+)
+def test_bad_metadata_of_version_2_is_named(tmp_path: Path, meta: dict[str, object], line: str) -> None:
+    assert line in message(write_trace(tmp_path / "t.parquet", ROWS_2, META_2 | meta, COLUMNS_2))
+
+
+@pytest.mark.parametrize("key", ["order", "snapshots"])
+def test_what_version_2_must_say_is_named_where_it_is_missing(tmp_path: Path, key: str) -> None:
+    meta = {name: value for name, value in META_2.items() if name != key}
+    assert f"ksmbatch.trace: {key}: is missing: must be " in message(
+        write_trace(tmp_path / "t.parquet", ROWS_2, meta, COLUMNS_2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([(7, "web", 0, 5, 0, False)], ": row 0: time_ms = 7: is not among the metadata's snapshots"),
+        ([(21, "web", 0, 5, 0, False)], ": row 0: time_ms = 21: is not among the metadata's snapshots"),
+        ([(0, "web", 1, 5, 0, False), (0, "db", 0, 5, 0, False)], ": row 1: time_ms = 0: db starts at 8"),
+        ([(20, "web", 1, 5, 0, False)], ": row 0: time_ms = 20: web is no more from 20 on"),
+        ([(0, "web", 0, 5, -2, False)], ": row 0: node = -2: must be a node, 0 to 1023, or -1 where it is not known"),
+        ([(0, "web", 0, 5, 1024, False)], ": row 0: node = 1024: must be a node"),
+        ([(0, "web", 0, 5, -1, True)], ": row 0: content = 5: must be 0 where the page is gone"),
+        ([(0, "web", 0, 0, 0, True)], ": row 0: node = 0: must be -1 where the page is gone"),
+        ([(0, "web", 0, 0, 0, None)], ": gone: must not be null anywhere"),
+        ([(0, "web", 0, 0, None, False)], ": node: must not be null anywhere"),
+    ],
+)
+def test_bad_rows_of_version_2_are_named(tmp_path: Path, rows: list[Any], line: str) -> None:
+    assert line in message(write_trace(tmp_path / "t.parquet", rows, META_2, COLUMNS_2))
+
+
+@pytest.mark.parametrize("column", ["node", "gone"])
+def test_version_1_has_no_column_of_version_2(tmp_path: Path, column: str) -> None:
+    rows = [(0, "web", 0, 5, True)] if column == "gone" else [(0, "web", 0, 5, 0)]
+    path = write_trace(tmp_path / "t.parquet", rows, types=COLUMNS | {column: COLUMNS_2[column]})
+    assert f": {column}: unknown column in version 1 of the format" in message(path)
+
+
+def test_a_file_that_claims_more_rows_than_memory_holds_is_refused_unread(tmp_path: Path) -> None:
+    # equal rows take no room in a file, but 64 bytes each in memory
+    n_rows = 2**20
+    table = pa.table(
+        {
+            "time_ms": pa.array(np.zeros(n_rows, np.uint32)),
+            "mm": pa.DictionaryArray.from_arrays(np.zeros(n_rows, np.int8), ["web"]),
+            "page": pa.array(np.zeros(n_rows, np.uint32)),
+            "content": pa.array(np.zeros(n_rows, np.uint64)),
+        }
+    ).replace_schema_metadata({"ksmbatch.trace": json.dumps(META)})
+    path = tmp_path / "t.parquet"
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        for _ in range(16):
+            writer.write_table(table)
+    assert path.stat().st_size < 1_000_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ksmbatch.traces._free_bytes", lambda: 2**29)
+        assert "has 16,777,216 rows, which take 1 GiB of memory: 0 GiB are free" in message(path)
 
 
 def test_a_file_cut_anywhere_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from unit.kernels.tiny import fill, tiny_state
 from ksmbatch import state
 from ksmbatch.codes import Caller, Kernel, Move, Policy
 from ksmbatch.invariants import check_invariants
-from ksmbatch.kernels import fault, move_pages, rmap_item, stable_chain, stable_node, stable_tree
+from ksmbatch.kernels import counting, fault, move_pages, rmap_item, stable_chain, stable_node, stable_tree
 from ksmbatch.kernels.migrate import frame_move
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import NIL, AnonVmas, State
@@ -115,6 +115,11 @@ def move(
     assert move_pages.move_pages(s, of, first, end, nid, int(caller), status, room(s)) == end
     frame_move.recount_remote_mappings(s)
     return [Move(code) if code < 0 else code for code in status.tolist()]
+
+
+def unreachable(s: State, known: AnonVmas) -> int:
+    """Mappings of KSM pages that no rmap_item leads to."""
+    return int(counting.survey(s, known, np.zeros(s.by_content.shape[:2], np.uint8))[0])
 
 
 def node_counters(s: State) -> dict[str, list[int]]:

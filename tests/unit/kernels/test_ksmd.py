@@ -9,7 +9,7 @@ from unit.kernels.tiny import fill, shares, tiny_state, visit
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel, Status
-from ksmbatch.kernels import fault, ksmd, mm_slot
+from ksmbatch.kernels import fault, ksmd, mm_slot, smart_scan
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, NO_MM, Knob, Scan, State
 
@@ -26,7 +26,7 @@ def counters(s: State, *names: str) -> list[int]:
 
 @pytest.mark.parametrize(("age", "skips"), list(enumerate(AGES)))
 def test_the_older_a_page_the_more_scans_pass_it_by(age: int, skips: int) -> None:
-    assert ksmd.skip_age(age) == skips
+    assert smart_scan.skip_age(age) == skips
 
 
 def test_pages_are_visited_mm_after_mm_in_address_order() -> None:

@@ -20,12 +20,13 @@ from unit.kernels.moving import (
     room,
     share,
     two_homes,
+    unreachable,
 )
 from unit.kernels.tiny import EVERYBODY, fill, frames_of, tiny_state, visit
 
 from ksmbatch import state
 from ksmbatch.codes import CALLER_PRESETS, Caller, Kernel, Move, Policy
-from ksmbatch.kernels import fault, move_pages, rmap_walk
+from ksmbatch.kernels import fault, move_pages
 from ksmbatch.kernels.stable_tree import mark_ksm
 from ksmbatch.state import Knob, Scan
 
@@ -83,7 +84,7 @@ def test_a_ksm_page_moves_if_its_items_lead_to_all_its_mappings() -> None:
     assert node_counters(s)["ksm_frames"] == [0, 1]
     fault.map_frame(s, 5, 1)  # no rmap_item leads there
     assert move(s, 0, 1, HERE) == [Move.STUCK]
-    assert rmap_walk.count_unreachable(s, NO_FORKS) == 1
+    assert unreachable(s, NO_FORKS) == 1
 
 
 def test_a_ksm_page_without_a_stable_node_is_stuck() -> None:
@@ -91,7 +92,7 @@ def test_a_ksm_page_without_a_stable_node_is_stuck() -> None:
     fill(s, 3)
     mark_ksm(s, 0)
     assert move(s, 0, 1) == [Move.STUCK]
-    assert rmap_walk.count_unreachable(s, NO_FORKS) == 1
+    assert unreachable(s, NO_FORKS) == 1
 
 
 # the order in which it looks at what may be in the way

@@ -3,7 +3,7 @@
 What becomes of a page of which it misses a mapping is in test_move_pages.py.
 """
 
-from unit.kernels.moving import CHILDS, NO_FORKS, PARENTS, THERE, family, fork, links, move, room, two_homes
+from unit.kernels.moving import CHILDS, NO_FORKS, PARENTS, THERE, family, fork, links, move, room, two_homes, unreachable
 from unit.kernels.tiny import PAGES_PER_MM, fill, tiny_state, visit
 
 from ksmbatch import state
@@ -49,7 +49,7 @@ def test_who_is_not_linked_to_the_items_anon_vma_is_not_found() -> None:
     strangers = links(*own, chains=((PARENTS,),) * PAGES_PER_MM + ((CHILDS,),) * PAGES_PER_MM)
     s = forked()
     assert rmap_walk.count_reached(s, strangers, 1) == 2
-    assert rmap_walk.count_unreachable(s, strangers) == 2
+    assert unreachable(s, strangers) == 2
     assert collected(s, strangers) == [1, 0]
 
 

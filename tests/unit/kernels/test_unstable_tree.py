@@ -100,7 +100,7 @@ def test_each_node_has_a_tree_of_its_own(force_exact: int) -> None:
     assert [search(s, 0, 0), search(s, 1, 1), search(s, 2, 0)] == [NO_PAGE, NO_PAGE, 0]
 
 
-def test_the_tree_is_built_before_a_page_in_it_changes_and_not_for_others() -> None:
+def test_the_tree_is_built_when_a_partner_is_sought_after_a_page_in_it_has_changed_and_not_before() -> None:
     s = tiny_state()
     fill(s, 3, 4, 5)
     with_items(s)
@@ -110,9 +110,24 @@ def test_the_tree_is_built_before_a_page_in_it_changes_and_not_for_others() -> N
     assert s.trees[state.UNSTABLE_EXACT, 0] == 0
     fill(s, None, 4)  # the same content again
     assert s.trees[state.UNSTABLE_EXACT, 0] == 0
-    fill(s, None, 1)
+    fill(s, None, 2)
+    assert s.trees[[state.UNSTABLE_EXACT, state.UNSTABLE_CHANGED], 0].tolist() == [0, 1]
+    search(s, 2)  # nobody else has its content, and never had
+    assert s.trees[state.UNSTABLE_EXACT, 0] == 0
+    fill(s, None, None, None, 3)
+    search(s, 3)  # page 0 has it, too
     assert s.trees[state.UNSTABLE_EXACT, 0] == 1
-    assert s.trees[state.UNSTABLE_ROOT, 0] == 1  # page 0, put in first
+    assert s.trees[state.UNSTABLE_ROOT, 0] != state.NIL
+
+
+def test_the_tree_is_built_before_a_page_in_it_goes() -> None:
+    s = tiny_state()
+    fill(s, 3, 4)
+    with_items(s)
+    search(s, 0)
+    search(s, 1)
+    fault.zap_pages(s, 1, 2)
+    assert s.trees[state.UNSTABLE_EXACT, 0] == 1
 
 
 def test_a_walk_goes_astray_at_a_page_that_changed() -> None:
@@ -276,7 +291,7 @@ def test_look_ups_find_what_walks_find_and_the_shape_is_the_same(contents: list[
         unstable_tree.build_unstable_tree(s, 0)
     held = np.flatnonzero(walked.page_bytes[:, state.ITEM_FLAGS] & state.UNSTABLE) + 1
     assert looked_up.trees[state.UNSTABLE_ROOT].tolist() == walked.trees[state.UNSTABLE_ROOT].tolist()
-    assert looked_up.unstable_links[held].tolist() == walked.unstable_links[held].tolist()
+    assert looked_up.unstable_links[held, :4].tolist() == walked.unstable_links[held, :4].tolist()
     assert looked_up.page_bytes.tolist() == walked.page_bytes.tolist()
 
 
