@@ -14,7 +14,7 @@ from unit.kernels.tiny import fill, shares, tiny_state, visit
 from ksmbatch import state
 from ksmbatch.accel import entry_kernel, prefetch
 from ksmbatch.codes import Run, Status
-from ksmbatch.kernels import fault, ksmd, mm_slot, resting
+from ksmbatch.kernels import fault, hints, ksmd, mm_slot, resting, smart_scan
 from ksmbatch.kernels.resting import (
     FIRST_COHORT,
     IS_MERGED,
@@ -49,7 +49,7 @@ def literal_smart_scan(n_calls: int) -> Iterator[tuple[bool, int, int]]:
         if before < 3:
             yield True, age, remaining_skips
         elif not remaining_skips:
-            remaining_skips = int(ksmd.skip_age(before))
+            remaining_skips = int(smart_scan.skip_age(before))
             yield True, age, remaining_skips
         else:
             remaining_skips -= 1
@@ -496,12 +496,12 @@ def test_hints_go_ahead_of_the_visits_and_end_with_the_region() -> None:
     ksmd.start_scan(s)
     ksmd.open_region(s, 100, FOREVER, FOREVER, FOREVER)
     before = {name: array.tolist() for name, array in s._asdict().items() if name != "scan"}
-    ksmd.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [24, 24]
-    ksmd.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [25, 25]
+    hints.hint_ahead(s)
+    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [28, 28]
+    hints.hint_ahead(s)
+    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [29, 29]
     for _ in range(100):
-        ksmd.hint_ahead(s)
+        hints.hint_ahead(s)
     assert s.scan[Scan.HINT] == 100
     assert {name: array.tolist() for name, array in s._asdict().items() if name != "scan"} == before
 
