@@ -12,8 +12,8 @@ from reference.rbtree import RbNode, RbRoot, rb_insert_color, rb_link_node
 from reference.rbtree import rb_erase as twin_erase
 from reference.rbtree import rb_replace_node as twin_replace_node
 
-from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node
-from ksmbatch.state import BLACK, LEFT, NIL, RIGHT
+from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, rb_replace_node, tell_ancestors
+from ksmbatch.state import ANY, BLACK, LEFT, LOOK, NIL, RIGHT
 
 TREE = 1  # of two; tree 0 must never be touched
 
@@ -28,10 +28,10 @@ class TwinNode(RbNode):
 
 
 class Tree:
-    """A red-black tree in arrays, and the twin's of the same history."""
+    """A red-black tree in arrays of 4 columns, or of 8, with ANY; and the twin's of the same history."""
 
-    def __init__(self) -> None:
-        self.links = np.zeros((64, 4), np.int32)
+    def __init__(self, columns: int = 4) -> None:
+        self.links = np.zeros((64, columns), np.int32)
         self.roots = np.zeros(2, np.int32)
         self.root = RbRoot()
         self.nodes: dict[int, TwinNode] = {}  # key -> node
@@ -41,8 +41,10 @@ class Tree:
         self._next += 1
         return TwinNode(self._next - 1, key)
 
-    def insert(self, key: int) -> None:
+    def insert(self, key: int, look: bool = False) -> None:
         node = self.new(key)
+        if look:
+            self.links[node.slot, LOOK] = 1
         parent, side, place = None, 0, self.root.rb_node
         while place is not None:
             parent, side = place, int(key > place.key)
@@ -82,7 +84,7 @@ class Tree:
         }
 
     def links_of_ours(self) -> dict[int, tuple[int, int, int, int]]:
-        return {node.slot: tuple(self.links[node.slot].tolist()) for node in self.nodes.values()}
+        return {node.slot: tuple(self.links[node.slot, :4].tolist()) for node in self.nodes.values()}
 
 
 def tree_of(*keys: int) -> Tree:
@@ -141,3 +143,41 @@ def test_any_history_gives_the_twins_shape_and_colours(history: list[tuple[str, 
         root = tree.root.rb_node
         assert tree.roots.tolist() == [0, root.slot if root else NIL]
     assert (tree.links[NIL] == 0).all()
+
+
+augmented = st.lists(
+    st.tuples(st.sampled_from(("insert", "insert", "erase", "turn")), st.integers(0, 30), st.booleans()), max_size=60
+)
+
+
+@settings(max_examples=300)
+@given(augmented)
+def test_every_row_knows_whether_there_is_something_to_look_at_below_it(history: list[tuple[str, int, bool]]) -> None:
+    tree = Tree(columns=8)
+    for operation, key, look in history:
+        present = sorted(tree.nodes)
+        if operation == "insert" and key not in tree.nodes:
+            tree.insert(key, look)
+        elif operation == "erase" and present:
+            tree.erase(present[key % len(present)])
+        elif present:
+            slot = tree.nodes[present[key % len(present)]].slot
+            tree.links[slot, LOOK] = look
+            tell_ancestors(tree.links, slot)
+        assert tree.links_of_ours() == tree.links_of_twin()
+        assert anys(tree) == {
+            node.slot: int(any(tree.links[slot, LOOK] for slot in below(tree, node.slot))) for node in tree.nodes.values()
+        }
+    assert (tree.links[NIL] == 0).all()
+
+
+def anys(tree: Tree) -> dict[int, int]:
+    """slot -> ANY."""
+    return {node.slot: int(tree.links[node.slot, ANY]) for node in tree.nodes.values()}
+
+
+def below(tree: Tree, slot: int) -> list[int]:
+    """The slots below `slot`, and itself."""
+    if slot == NIL:
+        return []
+    return [slot, *below(tree, int(tree.links[slot, LEFT])), *below(tree, int(tree.links[slot, RIGHT]))]

@@ -496,11 +496,10 @@ def test_hints_go_ahead_of_the_visits_and_end_with_the_region() -> None:
     ksmd.start_scan(s)
     ksmd.open_region(s, 100, FOREVER, FOREVER, FOREVER)
     before = {name: array.tolist() for name, array in s._asdict().items() if name != "scan"}
-    first = 4 * hints.HINT_STEP
     hints.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [first, first]
+    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [28, 28]
     hints.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [first + 1, first + 1]
+    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [29, 29]
     for _ in range(100):
         hints.hint_ahead(s)
     assert s.scan[Scan.HINT] == 100
