@@ -18,7 +18,9 @@ from ksmbatch.units import format_bytes
 # of these arrays of the state a run touches a share only; what is not here counts in full
 TOUCHED: Final[Mapping[str, float]] = {
     "frames": 0.5,  # half of them are spare: taken when a KSM page is copied or moved
-    "frame_bytes": 0.5,
+    "frame_pfns": 0.5,
+    "page_bytes": 0.0,  # the bytes of the same rows
+    "frame_bytes": 0.0,
     "stable_links": 0.0,  # shapes of trees, while they can be observed
     "unstable_links": 0.0,
     "unstable_log": 0.5,  # room for insertions and erasures; all pages in the tree and none taken out is half of it

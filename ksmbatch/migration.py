@@ -74,7 +74,7 @@ def clear_frames(s: State, links: state.AnonVmas, first: int, count: int, caller
     pfn += 1  # they begin at 1
     holder = np.full(count, -1, np.int32)
     frames = _frames_on(s, nid)
-    places = s.frames[frames, state.PFN] - pfn
+    places = s.frame_pfns[frames] - pfn
     inside = (places >= 0) & (places < count)
     holder[places[inside]] = frames[inside]
     tried, missed = _TRIED_MISSED[caller]
@@ -89,4 +89,4 @@ def _frames_on(s: State, nid: int) -> NDArray[np.int32]:
     """The frames in use on `nid` in the order of their page frame numbers, int32[n]."""
     in_use = (s.frames[:, state.MAPCOUNT] > 0) & (s.frame_bytes[:, state.FRAME_NID] == nid)
     frames = np.flatnonzero(in_use).astype(np.int32)
-    return frames[np.argsort(s.frames[frames, state.PFN], kind="stable")]
+    return frames[np.argsort(s.frame_pfns[frames], kind="stable")]

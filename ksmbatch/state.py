@@ -42,12 +42,14 @@ DANGLING = 2  # ... whose page->mapping names a stable node that policy v4 has f
 
 # columns of pages
 FRAME, CHECKSUM, HEAD = range(3)
-# columns of page_bytes
-PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(6)
+PAGE_COLUMNS = 5
+# columns of page_bytes, which are the bytes of the same rows
+PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID, COHORT = range(12, 19)
 # columns of frames
-FRAME_CONTENT, MAPCOUNT, FRAME_NODE, PFN = range(4)
-# columns of frame_bytes
-FRAME_FLAGS, FRAME_NID = range(2)
+FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
+FRAME_COLUMNS = 4
+# columns of frame_bytes, which are the bytes of the same rows
+FRAME_FLAGS, FRAME_NID = range(12, 14)
 # columns of pfns; PFNS_BEFORE + pfn: the pfn freed before `pfn`
 FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 # columns of numa; NEAREST + k: the k-th nearest of the other nodes
@@ -105,8 +107,8 @@ MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
 ) = range(14)
 MM_COLUMNS = 14
 
-# rows of the rings behind the fields of `scan`
-N_HINTED = 32
+# rows of `due`
+DUE_PAGE, DUE_FRAME, DUE_NODE = range(3)
 
 # pages at rest (see kernels/resting.py)
 PAGES_PER_BLOCK = np.int64(4096)
@@ -176,8 +178,10 @@ class Scan(IntEnum):
     PENDING_VISITS = 27  # pages that search for partners in vain
     PENDING_SKIPS = 28  # pages skipped
     PENDING_WAS = 29  # of both, those that were in the unstable tree
-    HINT = 30  # pages due before this one have been hinted at to the CPU
-    HINTS = 31  # how many were in this region
+    N_DUE = 30  # pages of the open region that are listed in `due`
+    NEXT_DUE = 31  # those before this one have been visited
+    HINTED = 32  # ... and of those the CPU was told
+    NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
 
 
 class State(NamedTuple):
@@ -188,17 +192,21 @@ class State(NamedTuple):
     """
 
     pages: np.ndarray
-    """int32[n_pages, 3]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
-    yet. HEAD: member in its stable node, if STABLE."""
+    """int32[n_pages, 5]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
+    yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes`."""
     page_bytes: np.ndarray
-    """uint8[n_pages, 6]. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS:
-    ITEM ... ERASED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    """uint8[n_pages, 20], the same memory as `pages`: all of a page is in one cache line, or two. PAGE_FLAGS: MAPPED ...
+    PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
+    remaining_skips). ITEM_NID: unstable tree in which the rmap_item is. COHORT: of a page at rest; 0: awake. See
+    kernels/resting.py."""
     frames: np.ndarray
     """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
-    FRAME_NODE: stable node of a KSM page; NIL. PFN: see `pfns`. Frame number p < n_pages is page p's own, the others are
-    spare."""
+    FRAME_NODE: stable node of a KSM page; NIL. The rest is of `frame_bytes`. Frame number p < n_pages is page p's own, the
+    others are spare."""
     frame_bytes: np.ndarray
-    """uint8[n_frames, 2]. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
+    """uint8[n_frames, 16], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
+    frame_pfns: np.ndarray
+    """int32[n_frames]: the page frame number of each frame, see `pfns`; int32[0] where these are not kept."""
     pfns: np.ndarray
     """int32[n_nids, pfns + 3] or int32[n_nids, 0]: page frame numbers per node from 1 on, as stacks: the last freed is first
     taken, as in Linux's per-CPU lists. FREE_PFN, LAST_PFN: top of the stack, the largest used. Kept where they show: in
@@ -233,8 +241,6 @@ class State(NamedTuple):
     unstable_log: np.ndarray
     """int32[4 * n_pages + 8]: what happened to pages in the unstable trees in this scan, by four: the page, how many mms the
     scan had come to by then, the cursor, and the content written; -1: it was taken out again."""
-    cohort: np.ndarray
-    """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
     calendar: np.ndarray
     """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
     cohorts: np.ndarray
@@ -249,7 +255,10 @@ class State(NamedTuple):
     knobs: np.ndarray
     """int64[len(Knob)]: sysfs knobs and the table of costs."""
     scan: np.ndarray
-    """int64[len(Scan) + 3 * N_HINTED]: behind its fields three rings, see hint_ahead() in kernels/ksmd.py."""
+    """int64[len(Scan)]."""
+    due: np.ndarray
+    """int32[3, PAGES_PER_BLOCK]: DUE_PAGE: the pages of the open region that this scan visits, ascending. DUE_FRAME, DUE_NODE:
+    for hints to the CPU, see kernels/hints.py."""
     counters: np.ndarray
     """int64[len(Counter)]."""
     node_counters: np.ndarray
@@ -273,6 +282,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "page_bytes": (np.uint8, 2),
     "frames": (np.int32, 2),
     "frame_bytes": (np.uint8, 2),
+    "frame_pfns": (np.int32, 1),
     "pfns": (np.int32, 2),
     "numa": (np.int32, 2),
     "members": (np.int32, 2),
@@ -284,7 +294,6 @@ _KINDS: dict[str, tuple[type, int]] = {
     "stable_log": (np.int32, 2),
     "unstable_links": (np.int32, 2),
     "unstable_log": (np.int32, 1),
-    "cohort": (np.uint8, 1),
     "calendar": (np.uint32, 2),
     "cohorts": (np.int16, 2),
     "mms": (np.int64, 2),
@@ -292,6 +301,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "checksum_class": (np.int32, 1),
     "knobs": (np.int64, 1),
     "scan": (np.int64, 1),
+    "due": (np.int32, 2),
     "counters": (np.int64, 1),
     "node_counters": (np.int64, 2),
 }
@@ -339,7 +349,7 @@ def allocate(
     def zeros(dtype: type, *shape: int) -> np.ndarray:
         return np.zeros([max(extent, 1) for extent in shape], dtype)
 
-    scan = zeros(np.int64, len(Scan) + 3 * N_HINTED)
+    scan = zeros(np.int64, len(Scan))
     scan[[Scan.CUR_MM, Scan.SLOT_FIRST, Scan.SLOT_LAST]] = NO_MM
     scan[[Scan.NEXT_NODE, Scan.NEXT_MEMBER]] = 1
     scan[Scan.FREE_FRAME] = NO_FRAME
@@ -351,13 +361,15 @@ def allocate(
     for nid in range(n_nids):
         others = [other for other in range(n_nids) if other != nid]
         numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
-    pages = zeros(np.int32, n_pages, 3)
+    pages = zeros(np.int32, n_pages, PAGE_COLUMNS)
     pages[:, FRAME] = NO_FRAME
+    frames = zeros(np.int32, n_frames, FRAME_COLUMNS)
     state = State(
         pages=pages,
-        page_bytes=zeros(np.uint8, n_pages, 6),
-        frames=zeros(np.int32, n_frames, 4),
-        frame_bytes=zeros(np.uint8, n_frames, 2),
+        page_bytes=pages.view(np.uint8),
+        frames=frames,
+        frame_bytes=frames.view(np.uint8),
+        frame_pfns=np.zeros(n_frames if keep_pfns else 0, np.int32),
         pfns=np.zeros((n_nids, max(n_pages, node_pages) + 4 if keep_pfns else 0), np.int32),
         numa=numa,
         members=zeros(np.int32, n_members, 4),
@@ -369,7 +381,6 @@ def allocate(
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
         unstable_links=zeros(np.int32, n_pages + 1, 5),
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
-        cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,
@@ -377,6 +388,7 @@ def allocate(
         checksum_class=np.zeros(0, np.int32) if checksum_class is None else np.ascontiguousarray(checksum_class, np.int32),
         knobs=zeros(np.int64, len(Knob)),
         scan=scan,
+        due=zeros(np.int32, 3, int(PAGES_PER_BLOCK)),
         counters=zeros(np.int64, len(Counter)),
         node_counters=zeros(np.int64, n_nids, len(NodeCounter)),
         table=zeros(np.int64, 1),

@@ -34,7 +34,7 @@ def page_table(s: State, first: int, pages: int) -> tuple[np.ndarray, np.ndarray
     frames = s.pages[first : first + pages, state.FRAME]
     present = frames != state.NO_FRAME
     frame = np.where(present, frames, 0)
-    keys = s.frame_bytes[frame, state.FRAME_NID].astype(np.int64) << 32 | s.frames[frame, state.PFN]
+    keys = s.frame_bytes[frame, state.FRAME_NID].astype(np.int64) << 32 | s.frame_pfns[frame]
     keys[~present] = -1
     keys[s.page_bytes[first : first + pages, state.PAGE_FLAGS] & state.ZERO != 0] = -2
     nids = np.where(present, s.frame_bytes[frame, state.FRAME_NID], -1).astype(np.int8)

@@ -102,7 +102,7 @@ def pfns_are_taken_or_free_once(v: StateView) -> Faults:
     if pfns.shape[1] == 0:
         return
     for nid, row in enumerate(pfns.tolist()):
-        taken = v.state.frames[(v.mapcount > 0) & (v.state.frame_bytes[:, state.FRAME_NID] == nid), state.PFN].tolist()
+        taken = v.state.frame_pfns[(v.mapcount > 0) & (v.state.frame_bytes[:, state.FRAME_NID] == nid)].tolist()
         before: Rows = [[0], *([pfn] for pfn in row[state.PFNS_BEFORE + 1 :])]
         free = chase(before, row[state.FREE_PFN], 0)
         yield from partition(f"pfns of node {nid}", [*taken, *free], row[state.LAST_PFN] + 1)

@@ -6,7 +6,7 @@ Frames are known by their page frame numbers here, which begin at 1 on every nod
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, kernel
-from ksmbatch.kernels.frame import take_pfn
+from ksmbatch.kernels.frame import give_pfn, pfn_of, take_pfn
 from ksmbatch.kernels.move_pages import is_reached, may_move_ksm
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
@@ -17,7 +17,6 @@ from ksmbatch.state import (
     MAPCOUNT,
     NIL,
     NODE_PAGES,
-    PFN,
     PFNS_BEFORE,
     Knob,
     Scan,
@@ -75,7 +74,7 @@ def clear_frames(s, links, nid, first, end, holder, caller):
             cleared = False
     for pfn in range(end - 1, first - 1, -1):
         frame = int64(holder[pfn - first])
-        if frame < 0 or s.frames[frame, PFN] != pfn:
+        if frame < 0 or pfn_of(s, frame) != pfn:
             push(s.pfns[nid], pfn)
     return cleared
 
@@ -89,7 +88,7 @@ def move_within(s, links, frame, nid, caller):
     if s.pfns[nid, FREE_PFN] == NIL and s.pfns[nid, LAST_PFN] >= s.numa[nid, NODE_PAGES]:
         s.counters[Counter.MIGRATE_FAILURES] += 1
         return False
-    s.frames[frame, PFN] = take_pfn(s, nid)
+    give_pfn(s, frame, take_pfn(s, nid))
     s.counters[Counter.FRAMES_MOVED] += 1
     s.counters[Counter.KSM_FRAMES_MOVED] += int64(is_ksm != 0)
     s.counters[Counter.MOVE_CPU_NS] += s.knobs[Knob.MOVE_NS] + (s.frames[frame, MAPCOUNT] - 1) * s.knobs[Knob.REMAP_NS]

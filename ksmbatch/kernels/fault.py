@@ -134,7 +134,6 @@ def write_pages(s, first, pages, contents):
             ahead = first + int64(pages[k + AHEAD])
             prefetch_page(s, ahead)
             prefetch(s.frames, ahead)  # most pages map the frame with their own number
-            prefetch(s.frame_bytes, ahead)
         store(s, first + int64(pages[k]), int64(contents[k]))
 
 

@@ -27,7 +27,6 @@ from ksmbatch.state import (
     NODE_PAGES,
     OFFLINE,
     PAGE_NID,
-    PFN,
     PFNS_BEFORE,
     Scan,
 )
@@ -75,24 +74,47 @@ def alloc_frame_on(s, page, content, nid):
 
     Writes: frames, frame_bytes, node_counters, counters, scan, pfns. Returns: the frame, not yet mapped.
     """
-    frame = page
-    if s.frames[page, MAPCOUNT] != 0:
-        frame = int64(s.scan[Scan.FREE_FRAME])
-        if frame != NO_FRAME:
-            s.scan[Scan.FREE_FRAME] = s.frames[frame, FRAME_CONTENT]
-        else:
-            frame = int64(s.scan[Scan.NEXT_FRAME])
-            s.scan[Scan.NEXT_FRAME] = frame + 1
+    frame = page if s.frames[page, MAPCOUNT] == 0 else spare_frame(s)
     s.frames[frame, FRAME_CONTENT] = content
     s.frames[frame, FRAME_NODE] = NIL
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frame_bytes[frame, FRAME_NID] = nid
-    s.frames[frame, PFN] = take_pfn(s, nid)
+    give_pfn(s, frame, take_pfn(s, nid))
     holder_comes(s, nid, content)
     s.node_counters[nid, NodeCounter.FRAMES] += 1
     s.counters[Counter.FRAMES_IN_USE] += 1
     s.counters[Counter.PEAK_FRAMES] = max(s.counters[Counter.PEAK_FRAMES], s.counters[Counter.FRAMES_IN_USE])
     return frame
+
+
+@inlined
+def spare_frame(s):
+    """The number of a spare frame that is free, which is used from now on. Reads: frames. Writes: scan."""
+    frame = int64(s.scan[Scan.FREE_FRAME])
+    if frame != NO_FRAME:
+        s.scan[Scan.FREE_FRAME] = s.frames[frame, FRAME_CONTENT]
+    else:
+        frame = int64(s.scan[Scan.NEXT_FRAME])
+        s.scan[Scan.NEXT_FRAME] = frame + 1
+    return frame
+
+
+@inlined
+def renumber(s, page, frame):
+    """`frame`, mapped by `page`, is about to become a KSM page: if it is the page's own, it gets the number of a spare one.
+
+    Nothing but numbers changes; but those of KSM pages are near each other then, and on a large host so are their rows.
+    Writes: frames, pages, scan. Returns: its number.
+    """
+    if frame != page or s.frames[frame, MAPCOUNT] != 1 or s.pfns.shape[1] != 0:
+        return frame
+    other = spare_frame(s)
+    for column in range(s.frames.shape[1]):
+        s.frames[other, column] = s.frames[frame, column]
+    s.frames[frame, MAPCOUNT] = 0
+    s.frame_bytes[frame, FRAME_FLAGS] = 0
+    s.pages[page, FRAME] = other
+    return other
 
 
 @inlined
@@ -110,6 +132,19 @@ def take_pfn(s, nid):
         return pfn
     s.pfns[nid, LAST_PFN] += 1
     return int64(s.pfns[nid, LAST_PFN])
+
+
+@inlined
+def give_pfn(s, frame, pfn):
+    """`frame` has `pfn` from now on, where these are kept. Writes: frame_pfns."""
+    if len(s.frame_pfns) != 0:
+        s.frame_pfns[frame] = pfn
+
+
+@inlined
+def pfn_of(s, frame):
+    """The page frame number of `frame`; 0 where these are not kept. Reads: frame_pfns."""
+    return int64(s.frame_pfns[frame]) if len(s.frame_pfns) != 0 else int64(0)
 
 
 @inlined
@@ -141,7 +176,7 @@ def free_frame(s, frame):
         holder_goes(s, nid, int64(s.frames[frame, FRAME_CONTENT]))
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.frames[frame, FRAME_NODE] = NIL
-    free_pfn(s, nid, int64(s.frames[frame, PFN]))
+    free_pfn(s, nid, pfn_of(s, frame))
     if frame >= len(s.pages):
         s.frames[frame, FRAME_CONTENT] = s.scan[Scan.FREE_FRAME]
         s.scan[Scan.FREE_FRAME] = frame

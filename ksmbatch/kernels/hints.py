@@ -1,100 +1,124 @@
-"""Hints to the CPU: what ksmd's next visits will look at is fetched from memory while it makes the present ones.
+"""What a region has ahead: the list of its pages that this scan visits, and hints to the CPU about what these visits look at.
 
-They change nothing but two fields and the rings of `scan` that are theirs. A visit touches five cache lines, each named by the
-one before; on a large host every one of them is a miss.
+A visit touches five cache lines and more, each named by the one before; on a large host every one of them is a miss. So a
+stretch of the list is gone through step by step, each for all of its pages, and the misses of a step overlap. The hints change
+nothing but `due`.
 """
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, prefetch
-from ksmbatch.kernels.resting import next_due
+from ksmbatch.accel import inlined, kernel, prefetch
+from ksmbatch.kernels.resting import lowest_bit, prefetch_page
 from ksmbatch.kernels.stable_node import is_chain
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
+    DUE_FRAME,
+    DUE_NODE,
+    DUE_PAGE,
     FIRST,
     FOUND,
     FRAME,
     FRAME_CONTENT,
     FRAME_NID,
+    HEAD,
+    ITEM_FLAGS,
     KPFN,
-    N_HINTED,
     NIL,
     NO_FRAME,
+    PAGES_PER_WORD,
+    SCANS_AHEAD,
+    STABLE,
     STABLE_AT,
     UNSTABLE_AT,
     Scan,
 )
 
-HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
-HINTED = int64(len(Scan))
+STRETCH = int64(64)  # pages that are hinted at together: what they need fits into the CPU's first cache
+FEW_DUE = int64(512)  # of a block; where there are more, they are near each other, and the CPU fetches what is near by itself
+
+
+@kernel
+def list_due(s, first, end):
+    """Lists the pages of [first, end), of one block, that this scan has to visit. Reads: calendar. Writes: due, scan."""
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    n_due = int64(0)
+    mask = int64(-1) << (first % PAGES_PER_WORD)
+    for word in range(first // PAGES_PER_WORD, (end - 1) // PAGES_PER_WORD + 1):
+        bits = int64(s.calendar[slot, word]) & mask
+        mask = int64(-1)
+        while bits:
+            s.due[DUE_PAGE, n_due] = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            n_due += 1
+    while n_due > 0 and s.due[DUE_PAGE, n_due - 1] >= end:
+        n_due -= 1
+    s.scan[Scan.N_DUE] = n_due
+    s.scan[Scan.NEXT_DUE] = 0
+    s.scan[Scan.HINTED] = 0
+    s.scan[Scan.NEWLY_DUE] = 0
 
 
 @inlined
-def hint_ahead(s):
-    """Has the CPU fetch what the visits of the pages next due will look at, in steps, each of which needs the one before.
+def hint_pages(s):
+    """Has the CPU fetch what is kept of the listed pages themselves. Reads: due, scan."""
+    n_due = int64(s.scan[Scan.N_DUE])
+    if n_due < FEW_DUE:
+        for k in range(n_due):
+            prefetch_page(s, int64(s.due[DUE_PAGE, k]))
 
-    Where the next hint of each is, three rings in `scan` remember: pages, rows of by_content, and stable nodes.
-    Reads: calendar, pages, frames, by_content, nodes. Writes: scan.
+
+@kernel
+def hint_visits(s, first):
+    """Has the CPU fetch what the visits of the next STRETCH of listed pages, from number `first` on, will look at.
+
+    Reads: pages, page_bytes, frames, by_content, nodes. Writes: due, scan.
     """
-    end = int64(s.scan[Scan.REGION_END])
-    told = 1 if s.scan[Scan.HINTS] else HINT_STEP * 4
-    for _ in range(told):
-        place = int64(s.scan[Scan.HINTS])
-        s.scan[Scan.HINTS] = place + 1
-        page = next_due(s, int64(s.scan[Scan.HINT]), end)
-        s.scan[Scan.HINT] = min(page + 1, end)
-        frame = int64(s.pages[page, FRAME]) if page < end else NO_FRAME
-        s.scan[HINTED + place % N_HINTED] = frame
+    end = min(first + STRETCH, int64(s.scan[Scan.N_DUE]))
+    s.scan[Scan.HINTED] = end
+    for k in range(first, end):
+        page = int64(s.due[DUE_PAGE, k])
+        frame = int64(s.pages[page, FRAME])
+        s.due[DUE_FRAME, k] = frame
         if frame != NO_FRAME:
             prefetch(s.frames, frame)
-            prefetch(s.frame_bytes, frame)
-        if place >= HINT_STEP:
-            hint_content(s, place - HINT_STEP)
-        if place >= 2 * HINT_STEP:
-            hint_node(s, place - 2 * HINT_STEP)
-        if place >= 3 * HINT_STEP:
-            hint_frame(s, place - 3 * HINT_STEP)
-
-
-@inlined
-def hint_content(s, place):
-    """The second step: what the trees have of the content of a frame, if others may hold it, too."""
-    frame = int64(s.scan[HINTED + place % N_HINTED])
-    row = int64(-1)
-    if frame != NO_FRAME:
+        if s.page_bytes[page, ITEM_FLAGS] & STABLE:
+            prefetch(s.members, int64(s.pages[page, HEAD]))
+    for k in range(first, end):
+        s.due[DUE_NODE, k] = NIL
+        frame = int64(s.due[DUE_FRAME, k])
+        if frame == NO_FRAME:
+            continue
         content = int64(s.frames[frame, FRAME_CONTENT])
         if content < s.by_content.shape[1]:
-            row = content
             nid = tree_of(s, s.frame_bytes[frame, FRAME_NID])
             prefetch(s.by_content[nid], content)
-            row += nid * s.by_content.shape[1]
-    s.scan[HINTED + N_HINTED + place % N_HINTED] = row
-
-
-@inlined
-def hint_node(s, place):
-    """The third step: the stable node of that content, or the page with it in the unstable tree."""
-    row = int64(s.scan[HINTED + N_HINTED + place % N_HINTED])
-    node = NIL
-    if row >= 0:
-        nid = row // s.by_content.shape[1]
-        content = row - nid * s.by_content.shape[1]
-        node = int64(s.by_content[nid, content, STABLE_AT])
-        other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
+            s.due[DUE_NODE, k] = 1 + nid
+    for k in range(first, end):
+        nid = int64(s.due[DUE_NODE, k]) - 1
+        if nid >= 0:
+            content = int64(s.frames[s.due[DUE_FRAME, k], FRAME_CONTENT])
+            s.due[DUE_NODE, k] = hint_node(s, nid, content)
+    for k in range(first, end):
+        node = int64(s.due[DUE_NODE, k])
         if node != NIL:
-            prefetch(s.nodes, node)
-        elif other >= 0:
-            prefetch(s.pages, other)
-            prefetch(s.page_bytes, other)
-    s.scan[HINTED + 2 * N_HINTED + place % N_HINTED] = node
+            hint_members(s, node)
 
 
 @inlined
-def hint_frame(s, place):
-    """The last step: the frame of that node, and its first member."""
-    node = int64(s.scan[HINTED + 2 * N_HINTED + place % N_HINTED])
-    if node == NIL:
-        return
+def hint_node(s, nid, content):
+    """The stable node of `content` in the tree of `nid`, or the page with it in the unstable tree. Returns: the node or NIL."""
+    node = int64(s.by_content[nid, content, STABLE_AT])
+    other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
+    if node != NIL:
+        prefetch(s.nodes, node)
+    elif other >= 0:
+        prefetch_page(s, other)
+    return node
+
+
+@inlined
+def hint_members(s, node):
+    """The frame of `node`, and its first member; of a chain, the dup that was found last."""
     if is_chain(s, node):
         prefetch(s.nodes, int64(s.nodes[node, FOUND]))
         return
@@ -102,4 +126,3 @@ def hint_frame(s, place):
     frame = int64(s.nodes[node, KPFN])
     if frame != NO_FRAME:
         prefetch(s.frames, frame)
-        prefetch(s.frame_bytes, frame)

@@ -8,7 +8,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
-from ksmbatch.kernels.hints import hint_ahead
+from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join, node_to_join
 from ksmbatch.kernels.looking import first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
@@ -23,11 +23,8 @@ from ksmbatch.kernels.resting import (
     expected_passes,
     forget_passes,
     is_due,
-    lowest_bit,
-    next_due,
     pass_by,
     pass_pending,
-    prefetch_page,
     rouse,
     take_budget,
     wake,
@@ -41,6 +38,8 @@ from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AT_PLACE,
+    COHORT,
+    DUE_PAGE,
     END_PAGE,
     FIRST_PAGE,
     FOREVER,
@@ -55,10 +54,8 @@ from ksmbatch.state import (
     NO_MM,
     PAGE_FLAGS,
     PAGES_PER_BLOCK,
-    PAGES_PER_WORD,
     PASSED,
     REGISTERED,
-    SCANS_AHEAD,
     SLOT_NEXT,
     SPARE_MEMBERS,
     SPARE_NODES,
@@ -68,9 +65,6 @@ from ksmbatch.state import (
 )
 
 END_OF_SCAN = -1
-HINT_STEP = 7  # due pages between two steps of hint_ahead(), of which there are four
-FEW_DUE = 512  # of a block
-HINTED = int64(len(Scan))
 LONG_SLEEP = int64(10**8)  # milliseconds that are not to be multiplied
 
 
@@ -152,28 +146,16 @@ def next_region(s):
 
 @kernel
 def rouse_the_due(s, first, end):
-    """The pages of [first, end), of one block, that this scan has to visit are awake. Returns: how many there are."""
+    """The pages of [first, end), of one block, that this scan has to visit are listed, and awake. Returns: their number."""
     seq = int64(s.scan[Scan.SEQ])
-    due = 0
-    page = first
-    while due < FEW_DUE:  # the more of them, the nearer they are to each other, and the CPU fetches what is near by itself
-        page = next_due(s, page, end)
-        if page == end:
-            break
-        prefetch_page(s, page)
-        due += 1
-        page += 1
-    due = 0
-    for word in range(first // PAGES_PER_WORD, (end - 1) // PAGES_PER_WORD + 1):
-        bits = int64(s.calendar[seq % SCANS_AHEAD, word])
-        while bits:
-            page = word * PAGES_PER_WORD + lowest_bit(bits)
-            bits &= bits - 1
-            if first <= page < end:
-                due += 1
-                if s.cohort[page] != 0:
-                    rouse(s, page, seq - 1)
-    return due
+    list_due(s, first, end)
+    hint_pages(s)
+    n_due = int64(s.scan[Scan.N_DUE])
+    for k in range(n_due):
+        page = int64(s.due[DUE_PAGE, k])
+        if s.page_bytes[page, COHORT] != 0:
+            rouse(s, page, seq - 1)
+    return n_due
 
 
 @kernel
@@ -202,8 +184,6 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         or s.counters[Counter.TIME_NS] + latest >= until_ns
     )
     s.scan[Scan.REGION_END] = end
-    s.scan[Scan.HINT] = first
-    s.scan[Scan.HINTS] = 0
     s.scan[Scan.CAREFUL] = careful
     s.scan[Scan.PASSED_TO] = end if careful else first
     if not careful:
@@ -239,7 +219,7 @@ def is_passed_at_rest(s, page):
         s.scan[Scan.CUR_PAGE] = page
         wake(s, page)
         return False
-    phase = int64(s.cohorts[0, s.cohort[page]])
+    phase = int64(s.cohorts[0, s.page_bytes[page, COHORT]])
     if phase:
         if phase & IS_MERGED:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
@@ -253,15 +233,20 @@ def is_passed_at_rest(s, page):
 @inlined
 def page_to_visit(s, lively):
     """The next page of the open region, not a careful one, that is to be visited; or the region's end. Writes: scan, wake()."""
-    page = int64(s.scan[Scan.CUR_PAGE])
-    due = next_due(s, page, int64(s.scan[Scan.REGION_END]))
+    if s.scan[Scan.NEWLY_DUE]:
+        list_due(s, int64(s.scan[Scan.CUR_PAGE]), int64(s.scan[Scan.REGION_END]))
+    k = int64(s.scan[Scan.NEXT_DUE])
+    due = int64(s.due[DUE_PAGE, k]) if k < s.scan[Scan.N_DUE] else int64(s.scan[Scan.REGION_END])
     if lively and s.scan[Scan.PENDING_VISITS] != 0:
-        looking = first_that_looks(s, page, due, lively)
+        looking = first_that_looks(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
         if looking < due:
             s.scan[Scan.CUR_PAGE] = looking
             wake(s, looking)
-            due = looking
-    s.scan[Scan.CUR_PAGE] = due
+            s.scan[Scan.NEWLY_DUE] = 0  # it is the very next one
+            return looking
+    if k >= s.scan[Scan.HINTED]:
+        hint_visits(s, k)
+    s.scan[Scan.NEXT_DUE] = k + 1
     return due
 
 
@@ -309,14 +294,18 @@ def scan_region(s, until_ns):
                 continue
         else:
             page = page_to_visit(s, lively)
+            s.scan[Scan.CUR_PAGE] = page
             if page == s.scan[Scan.REGION_END]:
                 pass_pending(s)
                 break
-            if at_once and not s.page_bytes[page, ITEM_FLAGS] & ITEM and visit_unknown(s, page, mm) > page:
-                continue
+            if at_once and not s.page_bytes[page, ITEM_FLAGS] & ITEM:
+                stop = visit_unknown(s, page, mm)
+                if stop > page:
+                    s.scan[Scan.NEXT_DUE] += stop - page - 1
+                    continue
         if pools_are_full(s):
+            s.scan[Scan.NEWLY_DUE] = 1
             return Status.GROW
-        hint_ahead(s)
         s.scan[Scan.CUR_PAGE] = page + 1
         if joins:
             node = node_to_join(s, page)

@@ -11,6 +11,7 @@ from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
 from ksmbatch.state import (
     CHECKSUM,
+    COHORT,
     ITEM_NID,
     LOOK_END,
     LOOK_FIRST,
@@ -53,7 +54,7 @@ def end_of_uninteresting(s, first, end, low, high):
         found = 0
         for page in range(first, stop):  # without a branch, for these are nearly always in vain
             content = s.pages[page, CHECKSUM]
-            found |= (s.cohort[page] >= SEARCHING) & ((content < n_dup) | ((content >= low) & (content < high)))
+            found |= (s.page_bytes[page, COHORT] >= SEARCHING) & ((content < n_dup) | ((content >= low) & (content < high)))
         if found:
             break
         first = stop
@@ -82,7 +83,7 @@ def first_that_looks(s, first, end, lively):
     while start < end:
         stop = min(start + STRETCH, end)
         for page in range(start, stop):
-            if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
+            if not s.cohorts[0, s.page_bytes[page, COHORT]] & IS_VISIT:
                 continue
             nid = int64(s.page_bytes[page, ITEM_NID])
             content = int64(s.pages[page, CHECKSUM])

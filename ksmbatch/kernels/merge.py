@@ -8,7 +8,7 @@ from numpy import int64
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel, Policy
 from ksmbatch.kernels.fault import break_ksm, map_zero_page_of_ksm, unmap_page
-from ksmbatch.kernels.frame import map_frame
+from ksmbatch.kernels.frame import map_frame, renumber
 from ksmbatch.kernels.migrate import visit_ksm_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import stable_node_dup_del
@@ -83,14 +83,14 @@ def try_to_merge_one_page(s, page, frame, kframe):
     """Lets `page`, which maps `frame`, map `kframe` instead; NO_FRAME: makes `frame` a KSM page.
 
     Mirrors: mm/ksm.c try_to_merge_one_page(); KSM pages are refused by page_address_in_vma()
-    Writes: pages, frames, counters. Returns: whether it was done.
+    Writes: pages, frames, counters. Returns: whether it was done; a frame that becomes a KSM page may get another number.
     """
     if frame == kframe:
         return True
     if s.frame_bytes[frame, FRAME_FLAGS] & KSM or s.pages[page, FRAME] != frame:
         return False
     if kframe == NO_FRAME:
-        mark_ksm(s, frame)
+        mark_ksm(s, renumber(s, page, frame))
         return True
     if s.frames[kframe, FRAME_CONTENT] != s.frames[frame, FRAME_CONTENT]:
         return False
@@ -142,6 +142,7 @@ def try_to_merge_two_pages(s, page, frame, other):
     """
     if not try_to_merge_with_ksm_page(s, page, frame, NO_FRAME):
         return
+    frame = int64(s.pages[page, FRAME])  # it has another number now
     if not try_to_merge_with_ksm_page(s, other, int64(s.pages[other, FRAME]), frame):
         if in_mergeable_vma(s, page):
             break_ksm(s, page)  # break_cow()

@@ -17,6 +17,7 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
     CHECKSUM,
+    COHORT,
     END_PAGE,
     FIRST_PAGE,
     ITEM_FLAGS,
@@ -114,29 +115,11 @@ def lowest_bit(bits):
 def prefetch_page(s, page):
     """Asks the CPU for what is kept of `page` itself, by its number."""
     prefetch(s.pages, page)
-    prefetch(s.page_bytes, page)
-    prefetch(s.cohort, page)
-
 
 @inlined
 def is_due(s, page, seq):
     """Whether scan `seq` visits `page`. Reads: calendar."""
     return (int64(s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
-
-
-@inlined
-def next_due(s, page, end):
-    """The first page from `page` on, before `end`, that this scan has to visit; or `end`. Reads: calendar."""
-    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
-    word = page // PAGES_PER_WORD
-    mask = int64(-1) << (page % PAGES_PER_WORD)
-    while word * PAGES_PER_WORD < end:
-        bits = int64(s.calendar[slot, word]) & mask
-        if bits:
-            return min(word * PAGES_PER_WORD + lowest_bit(bits), end)
-        mask = int64(-1)
-        word += 1
-    return end
 
 
 @inlined
@@ -154,7 +137,7 @@ def make_undue(s, page, seq):
 @inlined
 def rest(s, page, cohort):
     """`page`, which is awake, rests in `cohort` from now on. Writes: cohort, cohorts."""
-    s.cohort[page] = cohort
+    s.page_bytes[page, COHORT] = cohort
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] += 1
 
 
@@ -178,7 +161,7 @@ def show(s, page, seq):
     Mirrors: what should_skip_rmap_item() and cmp_and_merge_page() leave in an rmap_item
     Writes: page_bytes.
     """
-    cohort = int64(s.cohort[page])
+    cohort = int64(s.page_bytes[page, COHORT])
     unstable = cohort == SEARCHING
     if cohort >= FIRST_COHORT:
         calls = calls_after(cohort, seq)
@@ -203,9 +186,9 @@ def rouse(s, page, seq):
     Writes: page_bytes, by_content, cohort, cohorts.
     """
     show(s, page, seq)
-    cohort = int64(s.cohort[page])
+    cohort = int64(s.page_bytes[page, COHORT])
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] -= 1
-    s.cohort[page] = 0
+    s.page_bytes[page, COHORT] = 0
     content = int64(s.pages[page, CHECKSUM])
     if cohort == MERGED or not 0 <= content < s.by_content.shape[1]:
         return
@@ -220,10 +203,10 @@ def rouse(s, page, seq):
 def wake(s, page):
     """`page` shall be visited when ksmd comes to it next: to be called before anything changes that a visit looks at.
 
-    Writes: page_bytes, by_content, cohort, cohorts, calendar, and as pass_by().
+    Writes: page_bytes, by_content, cohort, cohorts, calendar, scan, and as pass_by().
     """
     seq = last_pass(s, page)
-    cohort = int64(s.cohort[page])
+    cohort = int64(s.page_bytes[page, COHORT])
     if cohort != 0:
         if s.scan[Scan.PASSED_TO] <= page < s.scan[Scan.REGION_END]:
             if page >= s.scan[Scan.CUR_PAGE]:
@@ -232,6 +215,8 @@ def wake(s, page):
                 catch_up(s)
         rouse(s, page, seq)
     make_due(s, page, seq + 1)
+    if s.scan[Scan.CUR_PAGE] <= page < s.scan[Scan.REGION_END]:
+        s.scan[Scan.NEWLY_DUE] = 1
 
 
 @kernel
@@ -240,7 +225,7 @@ def change(s, page):
 
     Writes: as wake().
     """
-    cohort = int64(s.cohort[page])
+    cohort = int64(s.page_bytes[page, COHORT])
     if cohort == 0:
         return
     if cohort < FIRST_COHORT:
@@ -335,7 +320,7 @@ def catch_up(s):
     skips = int64(0)
     was = int64(0)
     for page in range(first, end):
-        cohort = int64(s.cohort[page])
+        cohort = int64(s.page_bytes[page, COHORT])
         if cohort != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
             phase = int64(s.cohorts[0, cohort])
             merged += phase & IS_MERGED
@@ -371,7 +356,7 @@ def expected_passes(s, first, end):
             was += n_pages * ((phase >> 3) & 1)
         return merged, visits, skips, was
     for page in range(first, end):
-        phase = int64(s.cohorts[0, s.cohort[page]])
+        phase = int64(s.cohorts[0, s.page_bytes[page, COHORT]])
         merged += phase & IS_MERGED
         visits += (phase & IS_VISIT) // IS_VISIT
         skips += (phase & IS_SKIP) // IS_SKIP
@@ -411,9 +396,9 @@ def rename_oldest(s, old, new):
         s.cohorts[block, new] += s.cohorts[block, old]
         s.cohorts[block, old] = 0
         first = (block - 1) * PAGES_PER_BLOCK
-        for page in range(first, min(first + PAGES_PER_BLOCK, len(s.cohort))):
-            if s.cohort[page] == old:
-                s.cohort[page] = new
+        for page in range(first, min(first + PAGES_PER_BLOCK, len(s.pages))):
+            if s.page_bytes[page, COHORT] == old:
+                s.page_bytes[page, COHORT] = new
 
 
 @kernel
@@ -427,8 +412,8 @@ def end_passes(s):
 @entry_kernel
 def wake_all(s):
     """Every page is visited when ksmd comes to it next. Writes: as wake()."""
-    for page in range(len(s.cohort)):
-        if s.cohort[page] != 0:
+    for page in range(len(s.pages)):
+        if s.page_bytes[page, COHORT] != 0:
             rouse(s, page, last_pass(s, page))
     seq = int64(s.scan[Scan.SEQ])
     for word in range(s.calendar.shape[1]):
@@ -457,6 +442,6 @@ def wake_pages(s, pages):
 @entry_kernel
 def show_all(s):
     """Writes to all rmap_items of pages at rest what they would say if each had been visited. Writes: page_bytes."""
-    for page in range(len(s.cohort)):
-        if s.cohort[page] != 0:
+    for page in range(len(s.pages)):
+        if s.page_bytes[page, COHORT] != 0:
             show(s, page, last_pass(s, page))

@@ -108,7 +108,7 @@ def leave_a_page_marked(s: State) -> None:
 
 def take_a_pfn_twice(s: State) -> None:
     used = np.flatnonzero(s.frames[:, state.MAPCOUNT])
-    s.frames[used[0], state.PFN] = s.frames[used[1], state.PFN]
+    s.frame_pfns[used[0]] = s.frame_pfns[used[1]]
 
 
 def lose_the_free_pfns(s: State) -> None:

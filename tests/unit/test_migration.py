@@ -57,7 +57,7 @@ def pfns(host: Machine, proc: str) -> list[int]:
     """The numbers of the frames that `proc` maps, as Linux counts them on each node, from 0 on."""
     first, n_pages = _span(host, proc)
     s = host.state
-    numbers: list[int] = (s.frames[s.pages[first : first + n_pages, state.FRAME], state.PFN] - 1).tolist()
+    numbers: list[int] = (s.frame_pfns[s.pages[first : first + n_pages, state.FRAME]] - 1).tolist()
     return numbers
 
 

@@ -6,7 +6,7 @@ It neither asks whether the frame may move nor touches stable nodes.
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
-from ksmbatch.kernels.frame import free_pfn, take_pfn
+from ksmbatch.kernels.frame import free_pfn, give_pfn, pfn_of, take_pfn
 from ksmbatch.kernels.stable_node import wake_members
 from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.metrics import Counter, NodeCounter
@@ -24,7 +24,6 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     PAGE_NID,
-    PFN,
     Knob,
     Scan,
 )
@@ -77,8 +76,8 @@ def change_place(s, frame, nid):
         holder_comes(s, nid, int64(s.frames[frame, FRAME_CONTENT]))
     s.counters[Counter.MOVE_CPU_NS] += s.knobs[Knob.MOVE_NS] + (s.frames[frame, MAPCOUNT] - 1) * s.knobs[Knob.REMAP_NS]
     pfn = take_pfn(s, nid)
-    free_pfn(s, here, int64(s.frames[frame, PFN]))
-    s.frames[frame, PFN] = pfn
+    free_pfn(s, here, pfn_of(s, frame))
+    give_pfn(s, frame, pfn)
     s.frame_bytes[frame, FRAME_NID] = nid
 
 

@@ -43,14 +43,14 @@ def clear(s: State, first: int, end: int, nid: int = HERE, caller: Caller = Call
     """Clears the pfns [first, end)."""
     holder = np.full(end - first, -1, np.int32)
     for frame in range(len(s.frames)):
-        pfn = int(s.frames[frame, state.PFN])
+        pfn = int(s.frame_pfns[frame])
         if s.frames[frame, state.MAPCOUNT] and s.frame_bytes[frame, state.FRAME_NID] == nid and first <= pfn < end:
             holder[pfn - first] = frame
     return bool(clear_frames.clear_frames(s, NO_FORKS, nid, first, end, holder, int(caller)))
 
 
 def pfns_of(s: State, *pages: int) -> list[int]:
-    numbers: list[int] = s.frames[s.pages[list(pages), state.FRAME], state.PFN].tolist()
+    numbers: list[int] = s.frame_pfns[s.pages[list(pages), state.FRAME]].tolist()
     return numbers
 
 

@@ -120,13 +120,13 @@ def test_a_pfn_freed_last_is_taken_first_on_its_own_node() -> None:
     s = tiny_state(keep_pfns=True)
     s.page_bytes[3, state.PAGE_NID] = 1
     fill(s, 1, 2, 3, 4)
-    assert s.frames[:4, state.PFN].tolist() == [1, 2, 3, 1]
+    assert s.frame_pfns[:4].tolist() == [1, 2, 3, 1]
     for page in (0, 2, 3):
         fault.zap_pages(s, page, page + 1)
     fill(s, 5, None, 6, first=4)
-    assert s.frames[[4, 6], state.PFN].tolist() == [3, 1]
+    assert s.frame_pfns[[4, 6]].tolist() == [3, 1]
     fill(s, 1, None, None, 4)
-    assert s.frames[[0, 3], state.PFN].tolist() == [4, 1]
+    assert s.frame_pfns[[0, 3]].tolist() == [4, 1]
 
 
 def test_a_mapping_from_another_node_is_remote() -> None:

@@ -74,7 +74,7 @@ def test_a_page_gets_its_frame_at_home_and_when_home_is_full_on_the_nearest_node
     s = tiny_state(n_nids=3, node_pages=2, keep_pfns=True)
     fill(s, 1, 2, 3, 4, 5, 1)
     assert nids_of(s, *range(6)) == [0, 0, 1, 1, 2, 2]
-    assert s.frames[:6, state.PFN].tolist() == [1, 2] * 3
+    assert s.frame_pfns[:6].tolist() == [1, 2] * 3
     assert node_counters(s)["frames"] == [2, 2, 2]
     assert node_counters(s)["remote_mappings"] == [4, 0, 0]
     fault.zap_pages(s, 1, 3)  # one at home, one abroad

@@ -58,12 +58,12 @@ def test_a_frame_moves_with_everybody_who_maps_it_and_gets_a_pfn_there() -> None
     assert move(s, 5, 6) == [THERE]
     assert node_counters(s) == {"mapped_pages": [3, 0], "frames": [1, 1], "ksm_frames": [0, 0], "remote_mappings": [2, 0]}
     assert frames_of(s)[1] == frames_of(s)[5] == 1  # our number stays
-    assert s.frames[:2, state.PFN].tolist() == [1, 1]  # the first of either node
+    assert s.frame_pfns[:2].tolist() == [1, 1]  # the first of either node
     assert move(s, 0, 2) == [THERE, THERE]
     assert s.pfns[HERE, state.FREE_PFN] == 1
     assert move(s, 1, 2, HERE) == [HERE]
     assert node_counters(s)["frames"] == [1, 1]
-    assert s.frames[:2, state.PFN].tolist() == [2, 1]
+    assert s.frame_pfns[:2].tolist() == [2, 1]
 
 
 def test_a_page_that_is_there_already_stays_whoever_asks_and_however_full_the_node_is() -> None:

@@ -286,7 +286,7 @@ def test_a_merge_takes_a_pfn_there_and_gives_it_back(policy: Policy, free_there:
     assert move(s, 0, 1) == [THERE]
     assert free_pfns(s, THERE) == numbers
     assert free_pfns(s, HERE) == [1, 2]
-    assert s.frames[4, state.PFN] == 1
+    assert s.frame_pfns[4] == 1
     assert_sane(s)
 
 
