@@ -57,6 +57,8 @@ NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 # rows of trees
 STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
 LOOK_KNOWN, LOOK_FIRST, LOOK_END, LOOK_LOW, LOOK_HIGH, LOOK_LOWEST, LOOK_HIGHEST, UNSTABLE_CHANGED = range(7, 15)
+WATCHED, WATCH_FIRST, WATCH_END, WATCH_LOW, WATCH_HIGH = range(15, 20)
+TREE_ROWS = 20
 
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
 # to look at what hangs there, which is a chain or stale; 1: or at something below it
@@ -220,13 +222,15 @@ class State(NamedTuple):
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[15, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
+    """int32[20, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
     stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
     LOOK_KNOWN: 1: of the contents held once, only those from LOOK_FIRST to before LOOK_END are searched for past something
     with LOOK, and of those held twice, those between LOOK_LOW and LOOK_HIGH; LOOK_LOWEST, LOOK_HIGHEST: contents with LOOK,
     above which there is none. UNSTABLE_EXACT: 1: the unstable tree's shape is
     built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items.
-    UNSTABLE_CHANGED: pages in the unstable tree that were written, while its shape is not built yet."""
+    UNSTABLE_CHANGED: pages in the unstable tree that were written, while its shape is not built yet. WATCHED: 1: of the pages
+    at rest that search this tree, `watch` has those with contents from WATCH_FIRST to before WATCH_END, or held twice and
+    between WATCH_LOW and WATCH_HIGH."""
     by_content: np.ndarray
     """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
     UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
@@ -243,6 +247,9 @@ class State(NamedTuple):
     scan had come to by then, the cursor, and the content written; -1: it was taken out again."""
     calendar: np.ndarray
     """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
+    watch: np.ndarray
+    """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
+    kernels/looking.py; the bit may outlast its reason."""
     cohorts: np.ndarray
     """int16[1 + blocks, 256]: row 0: what the pass of a page of each cohort comes to in the present scan; row 1 + k: pages
     at rest in block k, by cohort."""
@@ -295,6 +302,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "unstable_links": (np.int32, 2),
     "unstable_log": (np.int32, 1),
     "calendar": (np.uint32, 2),
+    "watch": (np.uint32, 1),
     "cohorts": (np.int16, 2),
     "mms": (np.int64, 2),
     "rank": (np.uint32, 1),
@@ -375,13 +383,14 @@ def allocate(
         members=zeros(np.int32, n_members, 4),
         nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
-        trees=zeros(np.int32, 15, n_nids),
+        trees=zeros(np.int32, TREE_ROWS, n_nids),
         by_content=zeros(np.int32, n_nids, n_dup, 4),
         stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
         unstable_links=zeros(np.int32, n_pages + 1, 5),
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
+        watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,
         rank=np.ascontiguousarray(rank, np.uint32),

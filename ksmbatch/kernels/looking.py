@@ -3,10 +3,11 @@
 What a walk may meet is `stable_tree`'s and `stable_shape`'s knowledge; here pages are looked through for it.
 """
 
+import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.resting import IS_VISIT, SEARCHING
+from ksmbatch.kernels.resting import IS_VISIT, SEARCHING, lowest_bit
 from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
 from ksmbatch.state import (
@@ -15,13 +16,22 @@ from ksmbatch.state import (
     ITEM_NID,
     LOOK_END,
     LOOK_FIRST,
+    LOOK_HIGH,
     LOOK_KNOWN,
+    LOOK_LOW,
+    PAGES_PER_WORD,
     UNSTABLE_EXACT,
+    WATCH_END,
+    WATCH_FIRST,
+    WATCH_HIGH,
+    WATCH_LOW,
+    WATCHED,
     Knob,
     Scan,
 )
 
-STRETCH = 32  # pages that are looked through at once
+WIDER = int64(16)  # how much more is watched than is needed at the time
+NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
 
 
 @inlined
@@ -46,48 +56,155 @@ def must_look(s, page, nid, content):
 
 
 @inlined
-def end_of_uninteresting(s, first, end, low, high):
-    """How far from `first` on no page at rest has a content held twice, or one from `low` to before `high`; at least so far."""
-    n_dup = s.by_content.shape[1]
-    while first < end:
-        stop = min(first + STRETCH, end)
-        found = 0
-        for page in range(first, stop):  # without a branch, for these are nearly always in vain
-            content = s.pages[page, CHECKSUM]
-            found |= (s.page_bytes[page, COHORT] >= SEARCHING) & ((content < n_dup) | ((content >= low) & (content < high)))
-        if found:
-            break
-        first = stop
-    return first
+def is_watched(s, nid, content):
+    """Whether `watch` is to have the pages at rest that search the tree of `nid` for `content`. Reads: trees."""
+    if not s.trees[WATCHED, nid]:
+        return False
+    if content < s.by_content.shape[1]:
+        return s.trees[WATCH_LOW, nid] < content < s.trees[WATCH_HIGH, nid]
+    return s.trees[WATCH_FIRST, nid] <= content < s.trees[WATCH_END, nid]
+
+
+@inlined
+def watch(s, page, nid, content):
+    """`page` begins a rest in which it searches the tree of `nid` for `content`. Writes: watch."""
+    if is_watched(s, nid, content):
+        s.watch[page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
+
+
+@inlined
+def is_covered(s, nid):
+    """Whether `watch` has all pages whose searches might meet something in the tree of `nid`, which is known. Reads: trees."""
+    if not s.trees[WATCHED, nid]:
+        return False
+    singles = s.trees[LOOK_FIRST, nid] >= s.trees[LOOK_END, nid] or (
+        s.trees[WATCH_FIRST, nid] <= s.trees[LOOK_FIRST, nid] and s.trees[LOOK_END, nid] <= s.trees[WATCH_END, nid]
+    )
+    held = s.trees[LOOK_LOW, nid] + 1 >= s.trees[LOOK_HIGH, nid] or (
+        s.trees[WATCH_LOW, nid] <= s.trees[LOOK_LOW, nid] and s.trees[LOOK_HIGH, nid] <= s.trees[WATCH_HIGH, nid]
+    )
+    return singles and held
+
+
+@inlined
+def is_narrow(s, nid):
+    """Whether few enough contents are searched for past something in the tree of `nid` that it pays to watch for them.
+
+    Reads: trees.
+    """
+    singles = int64(s.trees[LOOK_END, nid]) - int64(s.trees[LOOK_FIRST, nid])
+    held = int64(s.trees[LOOK_HIGH, nid]) - int64(s.trees[LOOK_LOW, nid])
+    n_held = s.by_content.shape[1]
+    return singles * NARROW <= len(s.rank) - n_held and (held - 2) * NARROW <= n_held
+
+
+@inlined
+def is_loose(s, nid):
+    """Whether `watch` has many pages for the tree of `nid`, and would have far fewer if it were made anew. Reads: trees."""
+    watched = int64(s.trees[WATCH_END, nid]) - int64(s.trees[WATCH_FIRST, nid])
+    if watched * FEW < len(s.rank) - s.by_content.shape[1]:
+        return False
+    return watched > 4 * (2 * WIDER + 1) * (int64(s.trees[LOOK_END, nid]) - int64(s.trees[LOOK_FIRST, nid]))
+
+
+@inlined
+def widened(low, high, most):
+    """Bounds that are further apart than `low` and `high`, but by no more than `most` on each side."""
+    more = min((high - low) * WIDER, most)
+    return max(low - more, int64(-1)), min(high + more, int64(2**31 - 1))
+
+
+@kernel
+def watch_anew(s, lively):
+    """Makes `watch`, for contents some way beyond those of which it is known that their searches may meet something.
+
+    Trees grow and turn, and each time that they do so further than that all pages must be looked through.
+    Reads: trees, pages, page_bytes. Writes: watch, trees.
+    """
+    n_held = s.by_content.shape[1]
+    least = int64(2**31)
+    most = int64(0)
+    for nid in range(s.trees.shape[1]):
+        s.trees[WATCHED, nid] = 0
+        if (lively >> (nid & 31)) & 1 and s.trees[LOOK_KNOWN, nid]:
+            s.trees[WATCHED, nid] = 1
+            first, end = int64(s.trees[LOOK_FIRST, nid]), int64(s.trees[LOOK_END, nid])
+            s.trees[WATCH_FIRST, nid], s.trees[WATCH_END, nid] = widened(first, end, (len(s.rank) - n_held) // NARROW)
+            low, high = int64(s.trees[LOOK_LOW, nid]), int64(s.trees[LOOK_HIGH, nid])
+            s.trees[WATCH_LOW, nid], s.trees[WATCH_HIGH, nid] = widened(low, high, n_held // NARROW)
+            least = min(least, int64(s.trees[WATCH_FIRST, nid]))
+            most = max(most, int64(s.trees[WATCH_END, nid]))
+    for word in range(len(s.watch)):
+        bits = int64(0)
+        first = word * PAGES_PER_WORD
+        for page in range(first, min(first + PAGES_PER_WORD, len(s.pages))):
+            content = int64(s.pages[page, CHECKSUM])
+            if (content < n_held or least <= content < most) and s.page_bytes[page, COHORT] >= SEARCHING:
+                bits |= int64(is_watched(s, int64(s.page_bytes[page, ITEM_NID]), content)) << (page - first)
+        s.watch[word] = bits
 
 
 @kernel
 def first_that_looks(s, first, end, lively):
     """The first of the pages [first, end), none of which is due, that must look, see above; `end` if none must.
 
-    Reads: cohort, cohorts. Writes: scan, and as meets_something().
+    Reads: watch, page_bytes, cohorts. Writes: scan, and as meets_something(), watch_anew().
     """
-    low = int64(2**31)
-    high = int64(0)
+    covered = True
+    narrow = True
+    loose = False
     for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
         if not (lively >> (nid & 31)) & 1:
             continue
         if s.trees[UNSTABLE_EXACT, nid]:
-            low = int64(0)
-            high = int64(2**31)
-        else:
-            know_where_to_look(s, nid)
+            return first_of_all(s, first, end, lively, int64(0), int64(2**31))
+        know_where_to_look(s, nid)
+        covered = covered and is_covered(s, nid)
+        narrow = narrow and is_narrow(s, nid)
+        loose = loose or is_loose(s, nid)
+    if not covered and not narrow:
+        return first_of_range(s, first, end, lively)
+    if not covered or loose:
+        watch_anew(s, lively)
+    mask = int64(-1) << (first % PAGES_PER_WORD)
+    for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
+        bits = int64(s.watch[word]) & mask
+        mask = int64(-1)
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            if page < end and must_be_visited(s, page, lively):
+                return page
+    return end
+
+
+@inlined
+def must_be_visited(s, page, lively):
+    """Whether `page`, if it searches in this scan, though it is at rest, must look. Reads: cohorts. Writes: as must_look()."""
+    if not s.cohorts[0, s.page_bytes[page, COHORT]] & IS_VISIT:
+        return False
+    nid = int64(s.page_bytes[page, ITEM_NID])
+    return (lively >> (nid & 31)) & 1 and must_look(s, page, nid, int64(s.pages[page, CHECKSUM]))
+
+
+@kernel
+def first_of_range(s, first, end, lively):
+    """As first_that_looks(), where too many contents may meet something to watch for them."""
+    low = int64(2**31)
+    high = int64(0)
+    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
+        if (lively >> (nid & 31)) & 1:
             low = min(low, int64(s.trees[LOOK_FIRST, nid]))
             high = max(high, int64(s.trees[LOOK_END, nid]))
-    start = end_of_uninteresting(s, first, end, low, high)
-    while start < end:
-        stop = min(start + STRETCH, end)
-        for page in range(start, stop):
-            if not s.cohorts[0, s.page_bytes[page, COHORT]] & IS_VISIT:
-                continue
-            nid = int64(s.page_bytes[page, ITEM_NID])
-            content = int64(s.pages[page, CHECKSUM])
-            if (lively >> (nid & 31)) & 1 and must_look(s, page, nid, content):
-                return page
-        start = end_of_uninteresting(s, stop, end, low, high)
+    return first_of_all(s, first, end, lively, low, high)
+
+
+@kernel
+def first_of_all(s, first, end, lively, low, high):
+    """As first_that_looks(); of contents held once, only those from `low` to before `high` matter."""
+    n_held = s.by_content.shape[1]
+    for page in range(first, end):
+        content = int64(s.pages[page, CHECKSUM])
+        if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
+            return page
     return end

@@ -32,6 +32,7 @@ from ksmbatch.state import (
     SKIPS,
     UNSTABLE,
     UNSTABLE_AT,
+    WATCHED,
     Knob,
     Scan,
 )
@@ -411,7 +412,9 @@ def end_passes(s):
 
 @entry_kernel
 def wake_all(s):
-    """Every page is visited when ksmd comes to it next. Writes: as wake()."""
+    """Every page is visited when ksmd comes to it next. Writes: as wake(), trees."""
+    for nid in range(s.trees.shape[1]):
+        s.trees[WATCHED, nid] = 0
     for page in range(len(s.pages)):
         if s.page_bytes[page, COHORT] != 0:
             rouse(s, page, last_pass(s, page))

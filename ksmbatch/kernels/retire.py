@@ -7,6 +7,7 @@ from numpy import int64
 
 from ksmbatch.accel import inlined
 from ksmbatch.codes import KSMD_MOVES, Kernel
+from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.resting import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, make_due, make_undue, rest
 from ksmbatch.kernels.twins import tree_of
@@ -50,7 +51,7 @@ VISITORS = sum(1 << policy for policy in KSMD_MOVES)  # policies that do somethi
 def is_alone(s, page, frame):
     """Whether `page`, which alone maps `frame`, will be visited in vain from now on; if so, `twins` knows of it.
 
-    Reads: pages, page_bytes, frames, by_content, knobs. Writes: by_content, page_bytes.
+    Reads: pages, page_bytes, frames, by_content, knobs. Writes: by_content, page_bytes, watch.
     """
     content = int64(s.frames[frame, FRAME_CONTENT])
     if s.pages[page, CHECKSUM] != content:
@@ -65,6 +66,7 @@ def is_alone(s, page, frame):
             return False
         s.by_content[tree, content, RESTING] = page + 1
     s.page_bytes[page, ITEM_NID] = tree
+    watch(s, page, tree, content)
     return True
 
 
