@@ -240,6 +240,9 @@ class State(NamedTuple):
     that a walk needs at every step: half a cache line of the CPU."""
     stable_log: np.ndarray
     """int32[n_nids, 2 * n_dup + 2]: insertions (content + 1) and erasures (-content - 1) that the shape still lacks."""
+    stable_index: np.ndarray
+    """uint32[n_nids, index_words(n_dup)]: a bit per content, whether it is in the stable trees' shape; behind these words a bit
+    per word, whether it is not 0; and so on until one word is left."""
     unstable_links: np.ndarray
     """int32[n_pages + 1, 5]: the unstable trees' shape, while it can be observed. KEY: content of the page when it is built."""
     unstable_log: np.ndarray
@@ -299,6 +302,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "by_content": (np.int32, 3),
     "stable_links": (np.int32, 3),
     "stable_log": (np.int32, 2),
+    "stable_index": (np.uint32, 2),
     "unstable_links": (np.int32, 2),
     "unstable_log": (np.int32, 1),
     "calendar": (np.uint32, 2),
@@ -330,6 +334,12 @@ def tabled(state: State) -> State:
 
 # room for this many stable nodes and members must be left before a visit begins (Status.GROW otherwise)
 SPARE_NODES, SPARE_MEMBERS = 4, 4
+
+
+def index_words(n_dup: int) -> int:
+    """Words of 32 bits in a row of `stable_index`, of all levels."""
+    words = -(-n_dup // 32)
+    return words if words <= 1 else words + index_words(words)
 
 
 def allocate(
@@ -387,6 +397,7 @@ def allocate(
         by_content=zeros(np.int32, n_nids, n_dup, 4),
         stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
+        stable_index=zeros(np.uint32, n_nids, index_words(n_dup)),
         unstable_links=zeros(np.int32, n_pages + 1, 5),
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),

@@ -63,6 +63,21 @@ def stable_logs_fit_their_shapes(v: StateView) -> Faults:
             held ^= {content}
 
 
+def stable_indexes_have_what_is_in_shape(v: StateView) -> Faults:
+    """A bit for each content in a stable tree's shape, and on each level above for each word below that is not 0."""
+    for nid, (shape, index) in enumerate(zip(v.shapes, v.state.stable_index, strict=True)):
+        expected, words = list[int](), sorted(shape)
+        extent = v.state.by_content.shape[1]
+        while extent > 1 or not expected:
+            extent = -(-extent // 32)
+            level = [0] * extent
+            for place in words:
+                level[place // 32] |= 1 << place % 32
+            words = [word for word, bits in enumerate(level) if bits]
+            expected += level
+        yield from differs(f"index of tree {nid}", index.tolist(), expected)
+
+
 def keys_of_stable_trees_ascend(v: StateView) -> Faults:
     """Strictly, in shape, and are ranks; what hangs for a content has that, and the tree's nid; `by_content` has no more."""
     expected = np.zeros_like(v.state.by_content[:, :, state.STABLE_AT])

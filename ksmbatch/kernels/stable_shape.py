@@ -9,6 +9,7 @@ from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert, tell_ancestors
+from ksmbatch.kernels.stable_index import ABOVE, BELOW, NONE, neighbour, put_into_index, take_out_of_index
 from ksmbatch.state import (
     ANY,
     KEY,
@@ -35,34 +36,33 @@ from ksmbatch.state import (
 NO_BOUND = int64(2**31 - 1)  # behind all contents
 
 
-@kernel
+@inlined
 def find_place(s, nid, content):
-    """Where `content`, which the shape of the tree of `nid` lacks, would hang.
+    """Where `content`, which the shape of the tree of `nid` lacks, would hang: where a walk from the root would end.
 
-    Reads: stable_links, trees, rank. Returns: parent (content + 1, or NIL), side (< 0: left).
+    Of its two neighbours one is below the other, and has no child on the side of `content`.
+    Reads: stable_links, stable_index. Returns: parent (content + 1, or NIL), side (< 0: left).
     """
-    key = int64(s.rank[content])
-    parent = NIL
-    side = 0
-    current = int64(s.trees[STABLE_ROOT, nid])
-    while current != NIL:
-        parent = current
-        side = -1 if key < s.stable_links[nid, current, KEY] else 1
-        current = int64(s.stable_links[nid, current, LEFT if side < 0 else RIGHT])
-    return parent, side
+    below = neighbour(s, nid, content, BELOW)
+    if below != NONE and s.stable_links[nid, below + 1, RIGHT] == NIL:
+        return below + 1, ABOVE
+    above = neighbour(s, nid, content, ABOVE)
+    return above + 1, BELOW  # if there is none, NIL
 
 
 @kernel
 def reshape(s, nid, entry):
-    """Does to the shape what an `entry` of the log says. Writes: stable_links, trees."""
+    """Does to the shape what an `entry` of the log says. Writes: stable_links, stable_index, trees."""
     s.trees[LOOK_KNOWN, nid] = 0
     if entry < 0:
+        take_out_of_index(s, nid, -entry - 1)
         rb_erase(s.stable_links[nid], s.trees[STABLE_ROOT], nid, -entry)
         return
     s.stable_links[nid, entry, KEY] = s.rank[entry - 1]
     # as it is now: what hangs there may have changed since it was logged, or may be gone again
     s.stable_links[nid, entry, LOOK] = s.nodes[s.by_content[nid, entry - 1, STABLE_AT], KPFN] == NO_FRAME
     parent, side = find_place(s, nid, entry - 1)
+    put_into_index(s, nid, entry - 1)
     rb_link_and_insert(s.stable_links[nid], s.trees[STABLE_ROOT], nid, entry, parent, side)
 
 

@@ -212,6 +212,14 @@ def log_nothing(s: State) -> None:
     log(s, 0)
 
 
+def overlook_a_content_in_the_index(s: State) -> None:
+    s.stable_index[0, (root_of_shape(s) - 1) // 32] ^= np.uint32(1 << (root_of_shape(s) - 1) % 32)
+
+
+def overlook_a_word_of_the_index(s: State) -> None:
+    s.stable_index[0, -1] = 0
+
+
 def forget_where_a_content_hangs(s: State) -> None:
     s.by_content[:, :, state.STABLE_AT] = state.NIL
 
@@ -358,6 +366,8 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("stable_logs_fit_their_shapes", log_an_erasure_of_what_is_not_there),
     ("stable_logs_fit_their_shapes", log_an_insertion_twice_and_an_erasure_so_that_all_is_there_in_the_end),
     ("stable_logs_fit_their_shapes", log_nothing),
+    ("stable_indexes_have_what_is_in_shape", overlook_a_content_in_the_index),
+    ("stable_indexes_have_what_is_in_shape", overlook_a_word_of_the_index),
     ("keys_of_stable_trees_ascend", forget_where_a_content_hangs),
     ("keys_of_stable_trees_ascend", give_two_nodes_one_key),
     ("keys_of_stable_trees_ascend", note_another_key),

@@ -4,6 +4,8 @@ The twin's red-black tree, which is literal about lib/rbtree.c, is told of every
 in test_stable_tree.py.
 """
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,7 +58,7 @@ def test_a_new_node_hangs_where_a_search_for_it_ends(content: int, parent: int, 
 
 
 def test_the_first_of_a_tree_hangs_nowhere() -> None:
-    assert tuple(map(int, stable_shape.find_place(a_state(), TREE, 3))) == (NIL, 0)
+    assert stable_shape.find_place(a_state(), TREE, 3)[0] == NIL
 
 
 def test_what_happens_to_a_tree_is_only_written_down_until_somebody_looks() -> None:
@@ -77,19 +79,19 @@ def test_the_shape_is_that_of_the_order_in_which_contents_came() -> None:
     assert shape_of(s) == ((((-1, 2, -3), -4, 5), 6, 7))
 
 
-def test_contents_hang_in_memcmp_order_whatever_their_numbers() -> None:
-    s = a_state(rank=(0, 3, 1, 2))
-    note(s, 1, 2, 3)
+def test_contents_hang_in_memcmp_order_which_is_that_of_their_numbers() -> None:
+    s = a_state(rank=(0, 10, 20, 30))
+    note(s, 3, 1, 2)
     stable_shape.build_stable_tree(s, TREE)
-    assert root(s) == 3
-    assert s.stable_links[TREE, 3 + 1, [state.LEFT, state.RIGHT]].tolist() == [2 + 1, 1 + 1]
+    assert root(s) == 2
+    assert s.stable_links[TREE, 2 + 1, [state.LEFT, state.RIGHT]].tolist() == [1 + 1, 3 + 1]
 
 
 def test_the_shape_has_the_keys_that_a_walk_compares_with() -> None:
-    s = a_state(rank=(0, 30, 10, 20))
+    s = a_state(rank=(0, 10, 20, 30))
     note(s, 1, 3)
     stable_shape.build_stable_tree(s, TREE)
-    assert s.stable_links[TREE, :, state.KEY].tolist() == [0, 0, 30, 0, 20]
+    assert s.stable_links[TREE, :, state.KEY].tolist() == [0, 0, 10, 0, 30]
 
 
 def test_building_once_more_changes_nothing() -> None:
@@ -161,9 +163,9 @@ histories = st.lists(st.one_of(st.integers(0, N_CONTENTS - 1), st.sampled_from((
 
 
 @settings(max_examples=300)
-@given(histories, st.permutations(range(N_CONTENTS)))
-def test_whenever_somebody_looks_the_shape_is_the_twins(history: list[int], order: list[int]) -> None:
-    rank = tuple(order)
+@given(histories, st.sets(st.integers(0, 3 * N_CONTENTS), min_size=N_CONTENTS, max_size=N_CONTENTS))
+def test_whenever_somebody_looks_the_shape_is_the_twins(history: list[int], places: set[int]) -> None:
+    rank = tuple(sorted(places))  # contents held once have the others
     s, twin = a_state(rank), TwinTree(rank)
     for what in [*history, BUILD]:
         if what in (HEAT, COOL):
@@ -179,6 +181,33 @@ def test_whenever_somebody_looks_the_shape_is_the_twins(history: list[int], orde
             twin.insert(what)
             stable_shape.note_shape(s, TREE, what + 1)
     assert not s.stable_links[OTHER].any()
+
+
+def place_at_the_end_of_a_walk(twin: TwinTree, content: int) -> tuple[int, int]:
+    """Where `content` would hang by a walk from the root, as find_place() says it."""
+    links, parent, side = twin.links(), int(NIL), -1
+    place = int(NIL) if twin.root is None else twin.root + 1
+    while place != NIL:
+        parent, side = place, -1 if content < place - 1 else 1
+        place = links[place - 1][0 if side < 0 else 1]
+    return parent, side
+
+
+@settings(max_examples=100)
+@given(st.randoms(use_true_random=False), st.integers(0, 1200))
+def test_large_trees_that_lose_contents_too_have_the_twins_shape_and_places(random: Random, n_steps: int) -> None:
+    n = random.choice((33, 700, 1100))  # words of the index have two levels, or three
+    s, twin = a_state(tuple(range(n))), TwinTree(tuple(range(n)))
+    for content in random.choices(range(n), k=n_steps):
+        if content in twin.nodes:
+            twin.erase(content)
+            stable_shape.reshape(s, TREE, -content - 1)
+        else:
+            assert tuple(map(int, stable_shape.find_place(s, TREE, content))) == place_at_the_end_of_a_walk(twin, content)
+            twin.insert(content)
+            stable_shape.reshape(s, TREE, content + 1)
+    assert twin.links_of(s, TREE) == twin.links()
+    assert root(s) == twin.root
 
 
 # where to look: contents held once, ids from N_DUP on, are searched for in a tree of contents held twice
