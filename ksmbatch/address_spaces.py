@@ -9,7 +9,7 @@ import numpy as np
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import resting
+from ksmbatch.kernels import page_flags
 from ksmbatch.program import Program
 from ksmbatch.state import AnonVmas, State
 from ksmbatch.vmas import Vmas
@@ -63,20 +63,16 @@ class AddressSpaces:
     def tell(self, number: int, s: State) -> None:
         """Tells the state what the VMAs of mm `number` say of its pages now."""
         layout = self._mms[number]
-        flags = s.page_bytes[layout.first : layout.end, state.PAGE_FLAGS]
-        before = flags.copy()
-        zero = flags & np.uint8(state.ZERO | state.ZERO_BY_KSM)
-        flags[:] = 0
+        told = layout.first
         for vma in self._vmas[number]:
             bits = state.MAPPED
             bits |= state.MERGEABLE if vma.flags.mergeable else 0
             bits |= state.ANON if vma.anon_vma is not None else 0
             bits |= state.PROT_NONE if vma.flags.prot == "none" else 0
-            flags[vma.start - layout.first : vma.end - layout.first] = bits
-        flags |= zero
-        in_use = s.pages[layout.first : layout.end, state.FRAME] != state.NO_FRAME
-        in_use |= s.page_bytes[layout.first : layout.end, state.ITEM_FLAGS] & state.ITEM != 0
-        resting.wake_pages(s, layout.first + np.flatnonzero((flags != before) & in_use))
+            page_flags.tell_pages(s, told, vma.start, 0)
+            page_flags.tell_pages(s, vma.start, vma.end, bits)
+            told = vma.end
+        page_flags.tell_pages(s, told, layout.end, 0)
         s.mms[number, state.MERGEABLE_VMAS] = self._vmas[number].n_mergeable
         if self._has_forks:
             self._link_pages(number)

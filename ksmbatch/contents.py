@@ -50,8 +50,8 @@ class ContentTable:
         for first in range(0, singles.size, _CHUNK):
             part = singles[first : first + _CHUNK]
             below, end = self.singles_below.searchsorted((first + 1, first + part.size))
-            smaller = np.bincount(self.singles_below[below:end] - np.uint32(first), minlength=part.size)
-            part += (smaller.cumsum() + below).astype(np.uint32)
+            bounds = np.concatenate([[first], self.singles_below[below:end].astype(np.int64), [first + part.size]])
+            part += np.repeat(np.arange(below, end + 1, dtype=np.uint32), np.diff(bounds))
         return rank
 
 

@@ -34,7 +34,7 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, ksmd, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
+from ksmbatch.kernels import fault, fill, ksmd, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
@@ -183,7 +183,7 @@ class Machine:
             self._spaces[number].fault(vma)
         if unwritten:
             self._spaces.tell(number, self.state)
-        fault.write_range(self.state, first, contents)
+        fill.write_range(self.state, first, contents)
         return _DONE
 
     def _read(self, step: Read) -> Outcome:

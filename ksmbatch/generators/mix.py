@@ -101,7 +101,10 @@ class Mix:
     def first(self, mm: int, names: Names) -> np.ndarray:
         """Contents of the pages of `mm` at the start by their `names`, [pages_per_mm]."""
         first = mm * self.parameters.pages_per_mm
-        return self._contents(np.arange(first, first + self.parameters.pages_per_mm, dtype=np.uint32), names)
+        contents = np.empty(self.parameters.pages_per_mm, names.dtype)
+        for part in chunks(contents.size):  # so that their places stay in the cache, too
+            contents[part] = self._contents(np.arange(first + part.start, first + part.stop, dtype=np.uint32), names)
+        return contents
 
     def rewritten(self, scan: int) -> np.ndarray:
         """The pages rewritten between full scan number `scan` (from 1 on) and the next, int64[n_rewritten], ascending."""
