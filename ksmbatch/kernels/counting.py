@@ -10,6 +10,7 @@ from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.kernels.rmap_walk import count_reached, hangs_in
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
+    COHORT,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -62,7 +63,7 @@ def count_lost(s):
             last = min(first + WINDOW, end)
             announce_pages(s, first, last)
             for page in range(first, last):
-                if s.cohort[page] != 0:
+                if s.page_bytes[page, COHORT] != 0:
                     continue
                 frame = int64(s.pages[page, FRAME])
                 if frame == NO_FRAME or not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
@@ -87,12 +88,11 @@ def count_at_rest(s, block):
 def announce_pages(s, first, end):
     """Asks the CPU for what the pages of [first, end) that are awake map, and for their members. Reads: cohort, pages."""
     for page in range(first, end):
-        if s.cohort[page] != 0:
+        if s.page_bytes[page, COHORT] != 0:
             continue
         frame = int64(s.pages[page, FRAME])
         if frame not in (NO_FRAME, page):
             prefetch(s.frames, frame)
-            prefetch(s.frame_bytes, frame)
             prefetch(s.members, int64(s.pages[page, HEAD]))
 
 

@@ -12,6 +12,7 @@ from ksmbatch.kernels.resting import last_pass, mm_of
 from ksmbatch.kernels.twins import tree_of, wake_alone
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
+    COHORT,
     END_PAGE,
     FRAME,
     FRAME_CONTENT,
@@ -27,7 +28,6 @@ from ksmbatch.state import (
     PAGE_FLAGS,
     PAGE_NID,
     PAGES_PER_WORD,
-    PFN,
     RESTING,
     SCANS_AHEAD,
     ZERO,
@@ -87,7 +87,7 @@ def fill_run(s, first, contents, begin):
     k = begin
     while k < end:
         page = first + k
-        if s.pages[page, FRAME] != NO_FRAME or s.frames[page, MAPCOUNT] != 0 or s.cohort[page] != 0:
+        if s.pages[page, FRAME] != NO_FRAME or s.frames[page, MAPCOUNT] != 0 or s.page_bytes[page, COHORT] != 0:
             break
         if s.page_bytes[page, PAGE_NID] != nid or s.page_bytes[page, PAGE_FLAGS] & ZERO:
             break
@@ -98,7 +98,6 @@ def fill_run(s, first, contents, begin):
         s.frames[page, FRAME_CONTENT] = content
         s.frames[page, MAPCOUNT] = 1
         s.frames[page, FRAME_NODE] = NIL
-        s.frames[page, PFN] = 0
         s.frame_bytes[page, FRAME_FLAGS] = 0
         s.frame_bytes[page, FRAME_NID] = nid
         if content < len(known):
