@@ -184,6 +184,7 @@ class Scan(IntEnum):
     NEXT_DUE = 31  # those before this one have been visited
     HINTED = 32  # ... and of those the CPU was told
     NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
+    LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing since `watch` was made
 
 
 class State(NamedTuple):

@@ -31,6 +31,7 @@ from ksmbatch.state import (
 )
 
 WIDER = int64(16)  # how much more is watched than is needed at the time
+IN_VAIN = int64(8)  # of as many pages one may be looked at for nothing before all pages are looked through for those to watch
 NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
 
 
@@ -119,8 +120,9 @@ def watch_anew(s, lively):
     """Makes `watch`, for contents some way beyond those of which it is known that their searches may meet something.
 
     Trees grow and turn, and each time that they do so further than that all pages must be looked through.
-    Reads: trees, pages, page_bytes. Writes: watch, trees.
+    Reads: trees, pages, page_bytes. Writes: watch, trees, scan.
     """
+    s.scan[Scan.LOOKED_IN_VAIN] = 0
     n_held = s.by_content.shape[1]
     least = int64(2**31)
     most = int64(0)
@@ -162,10 +164,11 @@ def first_that_looks(s, first, end, lively):
         covered = covered and is_covered(s, nid)
         narrow = narrow and is_narrow(s, nid)
         loose = loose or is_loose(s, nid)
-    if not covered and not narrow:
-        return first_of_range(s, first, end, lively)
-    if not covered or loose:
+    pays = s.scan[Scan.LOOKED_IN_VAIN] > len(s.pages) // IN_VAIN
+    if narrow and pays and (loose or not covered):
         watch_anew(s, lively)
+    elif not covered:
+        return first_of_range(s, first, end, lively)
     mask = int64(-1) << (first % PAGES_PER_WORD)
     for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
         bits = int64(s.watch[word]) & mask
@@ -175,6 +178,7 @@ def first_that_looks(s, first, end, lively):
             bits &= bits - 1
             if page < end and must_be_visited(s, page, lively):
                 return page
+            s.scan[Scan.LOOKED_IN_VAIN] += 1
     return end
 
 
@@ -203,6 +207,7 @@ def first_of_range(s, first, end, lively):
 def first_of_all(s, first, end, lively, low, high):
     """As first_that_looks(); of contents held once, only those from `low` to before `high` matter."""
     n_held = s.by_content.shape[1]
+    s.scan[Scan.LOOKED_IN_VAIN] += end - first
     for page in range(first, end):
         content = int64(s.pages[page, CHECKSUM])
         if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
