@@ -44,7 +44,7 @@ DANGLING = 2  # ... whose page->mapping names a stable node that policy v4 has f
 FRAME, CHECKSUM, HEAD = range(3)
 PAGE_COLUMNS = 5
 # columns of page_bytes, which are the bytes of the same rows
-PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID, COHORT = range(12, 19)
+PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(12, 18)
 # columns of frames
 FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
 FRAME_COLUMNS = 4
@@ -200,8 +200,7 @@ class State(NamedTuple):
     page_bytes: np.ndarray
     """uint8[n_pages, 20], the same memory as `pages`: all of a page is in one cache line, or two. PAGE_FLAGS: MAPPED ...
     PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
-    remaining_skips). ITEM_NID: unstable tree in which the rmap_item is. COHORT: of a page at rest; 0: awake. See
-    kernels/resting.py."""
+    remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
     frames: np.ndarray
     """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
     FRAME_NODE: stable node of a KSM page; NIL. The rest is of `frame_bytes`. Frame number p < n_pages is page p's own, the
@@ -249,6 +248,8 @@ class State(NamedTuple):
     unstable_log: np.ndarray
     """int32[4 * n_pages + 8]: what happened to pages in the unstable trees in this scan, by four: the page, how many mms the
     scan had come to by then, the cursor, and the content written; -1: it was taken out again."""
+    cohort: np.ndarray
+    """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
     calendar: np.ndarray
     """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
     watch: np.ndarray
@@ -306,6 +307,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "stable_index": (np.uint32, 2),
     "unstable_links": (np.int32, 2),
     "unstable_log": (np.int32, 1),
+    "cohort": (np.uint8, 1),
     "calendar": (np.uint32, 2),
     "watch": (np.uint32, 1),
     "cohorts": (np.int16, 2),
@@ -401,6 +403,7 @@ def allocate(
         stable_index=zeros(np.uint32, n_nids, index_words(n_dup)),
         unstable_links=zeros(np.int32, n_pages + 1, 5),
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
+        cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),

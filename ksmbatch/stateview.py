@@ -146,13 +146,13 @@ class StateView:
     @cached_property
     def calls(self) -> NDArray[np.int64]:
         """int64[n_pages]: how often smart_scan was asked about each page at rest in one of its cohorts."""
-        calls: NDArray[np.int64] = (self.last_pass - self.state.page_bytes[:, state.COHORT].astype(np.int64) + 3) % 252
+        calls: NDArray[np.int64] = (self.last_pass - self.state.cohort.astype(np.int64) + 3) % 252
         return calls
 
     def _shown_flags(self) -> NDArray[np.uint8]:
         """uint8[n_pages]: ITEM_FLAGS, where those of pages at rest say what their passes came to."""
         flags: NDArray[np.uint8] = self.state.page_bytes[:, state.ITEM_FLAGS].copy()
-        cohort = self.state.page_bytes[:, state.COHORT]
+        cohort = self.state.cohort
         visited = np.isin(self.calls, (2, 3, 4, 6, 9)) | ((self.calls >= 14) & (self.calls % 9 == 14 % 9))
         in_tree = (cohort == 2) | ((cohort >= 3) & visited)
         ended = self.scan[Scan.CUR_MM] == NO_MM

@@ -13,7 +13,7 @@ MERGED, SEARCHING = 1, 2
 def cohorts_are_recounted(v: StateView) -> Faults:
     """The pages at rest of every block, by cohort."""
     for block, counted in enumerate(v.state.cohorts[1:]):
-        cohort = v.state.page_bytes[block * state.PAGES_PER_BLOCK : (block + 1) * state.PAGES_PER_BLOCK, state.COHORT]
+        cohort = v.state.cohort[block * state.PAGES_PER_BLOCK : (block + 1) * state.PAGES_PER_BLOCK]
         found = np.bincount(cohort[cohort != 0], minlength=256)
         yield from differs(f"pages at rest of block {block}, cohort", counted, found)
 
@@ -32,7 +32,7 @@ def holders_are_recounted(v: StateView) -> Faults:
 
 def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
     """Such a page maps the KSM page of the node in which its item hangs, in the tree where that belongs."""
-    pages = np.flatnonzero(v.state.page_bytes[:, state.COHORT] == MERGED)
+    pages = np.flatnonzero(v.state.cohort == MERGED)
     frames = v.frame[pages]
     yield from all_hold("merged and at rest, but maps nothing: page", frames != NO_FRAME, pages)
     node = v.state.frames[frames, state.FRAME_NODE]
@@ -49,7 +49,7 @@ def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
 
 def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
     """A page that is in nobody's calendar has its content for itself, and had it at ksmd's last look."""
-    cohort = v.state.page_bytes[:, state.COHORT]
+    cohort = v.state.cohort
     resting = cohort >= SEARCHING
     pages = np.flatnonzero(resting & ~_is_due_within(v, int(state.SCANS_AHEAD) - 1))
     frames = v.frame[pages]
@@ -72,7 +72,7 @@ def pages_known_to_rest_do(v: StateView) -> Faults:
     """RESTING names pages at rest."""
     known = v.state.by_content[:, :, state.RESTING].ravel()
     pages = known[known != 0] - 1
-    yield from all_hold("awake, or merged: page", v.state.page_bytes[pages, state.COHORT] >= SEARCHING, pages)
+    yield from all_hold("awake, or merged: page", v.state.cohort[pages] >= SEARCHING, pages)
 
 
 def pages_awake_are_expected(v: StateView) -> Faults:
@@ -81,7 +81,7 @@ def pages_awake_are_expected(v: StateView) -> Faults:
     scanned[v.slots] = True
     alive = v.state.mms[v.mm_of_page, state.USERS] != 0
     looked_at = ((v.frame != NO_FRAME) & (v.page_flags & state.MERGEABLE != 0)) | (v.item_flags & state.ITEM != 0)
-    expected = scanned[v.mm_of_page] & alive & looked_at & (v.state.page_bytes[:, state.COHORT] == 0)
+    expected = scanned[v.mm_of_page] & alive & looked_at & (v.state.cohort == 0)
     pages = np.flatnonzero(expected)
     due = _bits(v, (v.last_pass[pages] + 1) % int(state.SCANS_AHEAD), pages)
     yield from all_hold("awake, and not expected: page", due, pages)

@@ -10,7 +10,6 @@ from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.kernels.rmap_walk import count_reached, hangs_in
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
-    COHORT,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -63,7 +62,7 @@ def count_lost(s):
             last = min(first + WINDOW, end)
             announce_pages(s, first, last)
             for page in range(first, last):
-                if s.page_bytes[page, COHORT] != 0:
+                if s.cohort[page] != 0:
                     continue
                 frame = int64(s.pages[page, FRAME])
                 if frame == NO_FRAME or not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
@@ -88,7 +87,7 @@ def count_at_rest(s, block):
 def announce_pages(s, first, end):
     """Asks the CPU for what the pages of [first, end) that are awake map, and for their members. Reads: cohort, pages."""
     for page in range(first, end):
-        if s.page_bytes[page, COHORT] != 0:
+        if s.cohort[page] != 0:
             continue
         frame = int64(s.pages[page, FRAME])
         if frame not in (NO_FRAME, page):

@@ -12,7 +12,6 @@ from ksmbatch.kernels.resting import last_pass, mm_of
 from ksmbatch.kernels.twins import tree_of, wake_alone
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
-    COHORT,
     END_PAGE,
     FRAME,
     FRAME_CONTENT,
@@ -87,7 +86,7 @@ def fill_run(s, first, contents, begin):
     k = begin
     while k < end:
         page = first + k
-        if s.pages[page, FRAME] != NO_FRAME or s.frames[page, MAPCOUNT] != 0 or s.page_bytes[page, COHORT] != 0:
+        if s.pages[page, FRAME] != NO_FRAME or s.frames[page, MAPCOUNT] != 0 or s.cohort[page] != 0:
             break
         if s.page_bytes[page, PAGE_NID] != nid or s.page_bytes[page, PAGE_FLAGS] & ZERO:
             break

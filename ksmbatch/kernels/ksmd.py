@@ -38,7 +38,6 @@ from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AT_PLACE,
-    COHORT,
     DUE_PAGE,
     END_PAGE,
     FIRST_PAGE,
@@ -153,7 +152,7 @@ def rouse_the_due(s, first, end):
     n_due = int64(s.scan[Scan.N_DUE])
     for k in range(n_due):
         page = int64(s.due[DUE_PAGE, k])
-        if s.page_bytes[page, COHORT] != 0:
+        if s.cohort[page] != 0:
             rouse(s, page, seq - 1)
     return n_due
 
@@ -219,7 +218,7 @@ def is_passed_at_rest(s, page):
         s.scan[Scan.CUR_PAGE] = page
         wake(s, page)
         return False
-    phase = int64(s.cohorts[0, s.page_bytes[page, COHORT]])
+    phase = int64(s.cohorts[0, s.cohort[page]])
     if phase:
         if phase & IS_MERGED:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS

@@ -12,7 +12,6 @@ from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
 from ksmbatch.state import (
     CHECKSUM,
-    COHORT,
     ITEM_NID,
     LOOK_END,
     LOOK_FIRST,
@@ -30,6 +29,7 @@ from ksmbatch.state import (
     Scan,
 )
 
+STRETCH = int64(16)  # pages of which is found out at once that none searches
 WIDER = int64(16)  # how much more is watched than is needed at the time
 IN_VAIN = int64(8)  # of as many pages one may be looked at for nothing before all pages are looked through for those to watch
 NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
@@ -141,7 +141,7 @@ def watch_anew(s, lively):
         first = word * PAGES_PER_WORD
         for page in range(first, min(first + PAGES_PER_WORD, len(s.pages))):
             content = int64(s.pages[page, CHECKSUM])
-            if (content < n_held or least <= content < most) and s.page_bytes[page, COHORT] >= SEARCHING:
+            if (content < n_held or least <= content < most) and s.cohort[page] >= SEARCHING:
                 bits |= int64(is_watched(s, int64(s.page_bytes[page, ITEM_NID]), content)) << (page - first)
         s.watch[word] = bits
 
@@ -185,7 +185,7 @@ def first_that_looks(s, first, end, lively):
 @inlined
 def must_be_visited(s, page, lively):
     """Whether `page`, if it searches in this scan, though it is at rest, must look. Reads: cohorts. Writes: as must_look()."""
-    if not s.cohorts[0, s.page_bytes[page, COHORT]] & IS_VISIT:
+    if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
         return False
     nid = int64(s.page_bytes[page, ITEM_NID])
     return (lively >> (nid & 31)) & 1 and must_look(s, page, nid, int64(s.pages[page, CHECKSUM]))
@@ -208,8 +208,14 @@ def first_of_all(s, first, end, lively, low, high):
     """As first_that_looks(); of contents held once, only those from `low` to before `high` matter."""
     n_held = s.by_content.shape[1]
     s.scan[Scan.LOOKED_IN_VAIN] += end - first
-    for page in range(first, end):
-        content = int64(s.pages[page, CHECKSUM])
-        if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
-            return page
+    while first < end:
+        stop = min(first + STRETCH, end)
+        phases = int64(0)
+        for page in range(first, stop):
+            phases |= s.cohorts[0, s.cohort[page]]
+        for page in range(first, stop if phases & IS_VISIT else first):
+            content = int64(s.pages[page, CHECKSUM])
+            if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
+                return page
+        first = stop
     return end

@@ -17,7 +17,6 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     AGE,
     CHECKSUM,
-    COHORT,
     END_PAGE,
     FIRST_PAGE,
     ITEM_FLAGS,
@@ -116,6 +115,7 @@ def lowest_bit(bits):
 def prefetch_page(s, page):
     """Asks the CPU for what is kept of `page` itself, by its number."""
     prefetch(s.pages, page)
+    prefetch(s.cohort, page)
 
 @inlined
 def is_due(s, page, seq):
@@ -138,7 +138,7 @@ def make_undue(s, page, seq):
 @inlined
 def rest(s, page, cohort):
     """`page`, which is awake, rests in `cohort` from now on. Writes: cohort, cohorts."""
-    s.page_bytes[page, COHORT] = cohort
+    s.cohort[page] = cohort
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] += 1
 
 
@@ -162,7 +162,7 @@ def show(s, page, seq):
     Mirrors: what should_skip_rmap_item() and cmp_and_merge_page() leave in an rmap_item
     Writes: page_bytes.
     """
-    cohort = int64(s.page_bytes[page, COHORT])
+    cohort = int64(s.cohort[page])
     unstable = cohort == SEARCHING
     if cohort >= FIRST_COHORT:
         calls = calls_after(cohort, seq)
@@ -187,9 +187,9 @@ def rouse(s, page, seq):
     Writes: page_bytes, by_content, cohort, cohorts.
     """
     show(s, page, seq)
-    cohort = int64(s.page_bytes[page, COHORT])
+    cohort = int64(s.cohort[page])
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] -= 1
-    s.page_bytes[page, COHORT] = 0
+    s.cohort[page] = 0
     content = int64(s.pages[page, CHECKSUM])
     if cohort == MERGED or not 0 <= content < s.by_content.shape[1]:
         return
@@ -207,7 +207,7 @@ def wake(s, page):
     Writes: page_bytes, by_content, cohort, cohorts, calendar, scan, and as pass_by().
     """
     seq = last_pass(s, page)
-    cohort = int64(s.page_bytes[page, COHORT])
+    cohort = int64(s.cohort[page])
     if cohort != 0:
         if s.scan[Scan.PASSED_TO] <= page < s.scan[Scan.REGION_END]:
             if page >= s.scan[Scan.CUR_PAGE]:
@@ -226,7 +226,7 @@ def change(s, page):
 
     Writes: as wake().
     """
-    cohort = int64(s.page_bytes[page, COHORT])
+    cohort = int64(s.cohort[page])
     if cohort == 0:
         return
     if cohort < FIRST_COHORT:
@@ -321,7 +321,7 @@ def catch_up(s):
     skips = int64(0)
     was = int64(0)
     for page in range(first, end):
-        cohort = int64(s.page_bytes[page, COHORT])
+        cohort = int64(s.cohort[page])
         if cohort != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
             phase = int64(s.cohorts[0, cohort])
             merged += phase & IS_MERGED
@@ -357,7 +357,7 @@ def expected_passes(s, first, end):
             was += n_pages * ((phase >> 3) & 1)
         return merged, visits, skips, was
     for page in range(first, end):
-        phase = int64(s.cohorts[0, s.page_bytes[page, COHORT]])
+        phase = int64(s.cohorts[0, s.cohort[page]])
         merged += phase & IS_MERGED
         visits += (phase & IS_VISIT) // IS_VISIT
         skips += (phase & IS_SKIP) // IS_SKIP
@@ -398,8 +398,8 @@ def rename_oldest(s, old, new):
         s.cohorts[block, old] = 0
         first = (block - 1) * PAGES_PER_BLOCK
         for page in range(first, min(first + PAGES_PER_BLOCK, len(s.pages))):
-            if s.page_bytes[page, COHORT] == old:
-                s.page_bytes[page, COHORT] = new
+            if s.cohort[page] == old:
+                s.cohort[page] = new
 
 
 @kernel
@@ -416,7 +416,7 @@ def wake_all(s):
     for nid in range(s.trees.shape[1]):
         s.trees[WATCHED, nid] = 0
     for page in range(len(s.pages)):
-        if s.page_bytes[page, COHORT] != 0:
+        if s.cohort[page] != 0:
             rouse(s, page, last_pass(s, page))
     seq = int64(s.scan[Scan.SEQ])
     for word in range(s.calendar.shape[1]):
@@ -446,5 +446,5 @@ def wake_pages(s, pages):
 def show_all(s):
     """Writes to all rmap_items of pages at rest what they would say if each had been visited. Writes: page_bytes."""
     for page in range(len(s.pages)):
-        if s.page_bytes[page, COHORT] != 0:
+        if s.cohort[page] != 0:
             show(s, page, last_pass(s, page))

@@ -18,7 +18,6 @@ from ksmbatch.state import (
     ANON,
     AT_PLACE,
     CHECKSUM,
-    COHORT,
     END_PAGE,
     ERASED,
     FIRST_PAGE,
@@ -66,7 +65,7 @@ def in_present_tree(s, page):
     Mirrors: the age test in mm/ksm.c remove_rmap_item_from_tree()
     Reads: page_bytes, counters; of a page at rest what its passes came to.
     """
-    cohort = int64(s.page_bytes[page, COHORT])
+    cohort = int64(s.cohort[page])
     if cohort != 0:
         was_passed = is_in_progress(s) and last_pass(s, page) == s.scan[Scan.SEQ]
         return was_passed and (s.cohorts[0, cohort] & IS_VISIT) != 0
@@ -154,7 +153,7 @@ def build_unstable_tree(s, nid):
         if mm == s.scan[Scan.CUR_MM]:
             end = int64(s.scan[Scan.CUR_PAGE])
         for page in range(s.mms[mm, FIRST_PAGE], end):
-            cohort = int64(s.page_bytes[page, COHORT])
+            cohort = int64(s.cohort[page])
             if cohort != 0:
                 if not s.cohorts[0, cohort] & IS_VISIT:
                     continue

@@ -15,7 +15,7 @@ MERGED, SEARCHING, FIRST_COHORT = 1, 2, 3  # as in kernels/resting
 
 
 def merged_page(s: State) -> int:
-    return int(np.flatnonzero(s.page_bytes[:, state.COHORT] == MERGED)[0])
+    return int(np.flatnonzero(s.cohort == MERGED)[0])
 
 
 def node_of(s: State, page: int) -> int:
@@ -35,7 +35,7 @@ def row_of(s: State, page: int) -> np.ndarray:
 
 
 def count_a_page_at_rest_twice(s: State) -> None:
-    s.cohorts[1, s.page_bytes[lonely_page(s), state.COHORT]] += 1
+    s.cohorts[1, s.cohort[lonely_page(s)]] += 1
 
 
 def count_a_holder_twice(s: State) -> None:
@@ -97,16 +97,16 @@ def forget_who_is_alone(s: State) -> None:
 
 
 def put_a_lonely_page_into_a_cohort_of_smart_scan(s: State) -> None:
-    s.page_bytes[lonely_page(s), state.COHORT] = FIRST_COHORT
+    s.cohort[lonely_page(s)] = FIRST_COHORT
 
 
 def let_a_lonely_page_search_in_every_scan(s: State) -> None:
-    s.page_bytes[lonely_page(s), state.COHORT] = SEARCHING
+    s.cohort[lonely_page(s)] = SEARCHING
 
 
 def take_a_page_that_is_awake_for_one_at_rest(s: State) -> None:
     page = item_in_tree(s, 0)
-    assert s.page_bytes[page, state.COHORT] == 0
+    assert s.cohort[page] == 0
     row_of(s, page)[state.RESTING] = page + 1
 
 

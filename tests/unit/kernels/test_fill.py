@@ -136,11 +136,11 @@ def test_who_rests_alone_is_woken_by_a_fill() -> None:
     s = long_state()
     fill(s, 1)
     s.by_content[0, 1, state.RESTING] = 1
-    s.page_bytes[0, state.COHORT] = 2
+    s.cohort[0] = 2
     s.cohorts[1, 2] = 1
     s.pages[0, state.CHECKSUM] = 1
     assert fill_run(s, 1, np.ones(3, np.int32), 0) == 3
-    assert s.page_bytes[0, state.COHORT] == 0
+    assert s.cohort[0] == 0
     assert s.by_content[0, 1, [state.HOLDERS, state.RESTING]].tolist() == [4, 0]
 
 

@@ -118,7 +118,7 @@ def test_the_passes_of_a_cohort_are_those_of_the_literal_machine_for_600_calls(b
         was_in_tree = VISITED[n - 2] and n - 1 >= 2
         expected = (IS_VISIT if visited else IS_SKIP) | (WAS_UNSTABLE if was_in_tree else 0)
         if n >= 3:  # before that it rests in no tree, and this is the scan in which it began
-            assert s.cohorts[0, s.page_bytes[0, state.COHORT]] == expected, f"call {n}"
+            assert s.cohorts[0, s.cohort[0]] == expected, f"call {n}"
         resting.show(s, 0, int(s.scan[Scan.SEQ]))
         shown_age, shown_skips = s.page_bytes[0, [state.AGE, state.SKIPS]].tolist()
         assert shown_age == age if age < 14 else 14 <= shown_age < 14 + resting.PERIOD
@@ -147,7 +147,7 @@ def test_a_cohort_is_renamed_by_whole_periods_with_all_its_pages() -> None:
         resting.rest(s, page, old)
     resting.rest(s, 6, new)
     resting.rename_oldest(s, old, new)
-    assert np.flatnonzero(s.page_bytes[:, state.COHORT] == new).tolist() == [5, 6, 4100, 8999]
+    assert np.flatnonzero(s.cohort == new).tolist() == [5, 6, 4100, 8999]
     assert s.cohorts[1:, new].tolist() == [2, 1, 1]
     assert not s.cohorts[1:, old].any()
     assert int(resting.calls_after(int(resting.cohort_of(int(OLDEST), 7)), 7)) == OLDEST
@@ -298,7 +298,7 @@ def test_a_page_woken_ahead_of_the_cursor_is_visited_in_this_scan_and_no_longer_
     resting.wake(s, 5)
     assert s.scan[[Scan.PENDING_VISITS, Scan.PENDING_WAS, Scan.PASSED_TO]].tolist() == [7, 7, 0]
     assert due_in(s, 5) == [3]
-    assert (s.page_bytes[5, state.COHORT], s.cohorts[1, SEARCHING]) == (0, 7)
+    assert (s.cohort[5], s.cohorts[1, SEARCHING]) == (0, 7)
 
 
 def test_a_page_woken_behind_the_cursor_has_been_passed_and_is_visited_in_the_next_scan() -> None:
@@ -346,7 +346,7 @@ def test_a_page_is_woken_as_if_each_of_its_passes_had_been_made() -> None:
         s = lonely(scanned=n, smart_scan=1)
         literal = lonely(scanned=n, smart_scan=1, force_exact=1)
         resting.wake(s, 3)
-        assert s.page_bytes[3, state.COHORT] == 0
+        assert s.cohort[3] == 0
         assert s.page_bytes[3, state.SKIPS] == literal.page_bytes[3, state.SKIPS]
         assert min(s.page_bytes[3, state.AGE], 14) == min(literal.page_bytes[3, state.AGE], 14)
         in_tree = [bool(one.page_bytes[3, state.ITEM_FLAGS] & state.UNSTABLE) for one in (s, literal)]
@@ -367,7 +367,7 @@ def test_a_page_written_at_rest_sleeps_on_to_its_next_visit_and_is_seen_to_have_
     fill(s, 10)
     next_visit = VISITED.index(True, written_after) + 1
     assert due_in(s, 0) == [next_visit]
-    assert s.page_bytes[0, state.COHORT] >= FIRST_COHORT
+    assert s.cohort[0] >= FIRST_COHORT
     while counters(s, "full_scans")[0] < next_visit - 1:
         scans(s, 1)
         assert s.pages[0, state.CHECKSUM] == 1
@@ -386,9 +386,9 @@ def test_a_page_written_twice_at_rest_is_visited_once() -> None:
 
 def test_without_smart_scan_a_page_written_at_rest_is_visited_in_the_next_scan() -> None:
     s = lonely(scanned=3)
-    assert s.page_bytes[0, state.COHORT] == SEARCHING
+    assert s.cohort[0] == SEARCHING
     fill(s, 10)
-    assert (s.page_bytes[0, state.COHORT], due_in(s, 0)) == (0, [4])
+    assert (s.cohort[0], due_in(s, 0)) == (0, [4])
 
 
 def test_the_calendar_is_used_again_and_again_and_keeps_nothing() -> None:
@@ -406,7 +406,7 @@ def test_the_calendar_is_used_again_and_again_and_keeps_nothing() -> None:
 def test_all_pages_can_be_woken_at_once() -> None:
     s = lonely(scanned=6, smart_scan=1)
     resting.wake_all(s)
-    assert not s.page_bytes[:, state.COHORT].any()
+    assert not s.cohort.any()
     assert not s.cohorts[1:].any()
     assert all(due_in(s, page) == [7] for page in range(8))
 
@@ -432,7 +432,7 @@ def test_unmerging_in_mid_scan_breaks_the_scan_off_and_the_next_visits_every_pag
     visit(s, 3)
     s.knobs[Knob.RUN] = Run.UNMERGE
     ksmd.unmerge_and_remove_all_rmap_items(s)
-    assert not s.page_bytes[:, state.COHORT].any()
+    assert not s.cohort.any()
     assert s.scan[[Scan.CUR_MM, Scan.REGION_END, Scan.PLACES]].tolist() == [NO_MM, 0, 0]
     assert counters(s, "full_scans", "ksm_rmap_items") == [0, 0]
     assert all(due_in(s, page)[0] == s.scan[Scan.SEQ] + 1 for page in range(6))
@@ -465,9 +465,9 @@ def test_a_fork_wakes_the_lonely_pages_of_the_parent_and_no_merged_ones() -> Non
     s = tiny_state()
     fill(s, 1, 2, 3, 3)
     scans(s, 3)
-    assert s.page_bytes[:4, state.COHORT].tolist() == [SEARCHING, SEARCHING, MERGED, MERGED]
+    assert s.cohort[:4].tolist() == [SEARCHING, SEARCHING, MERGED, MERGED]
     fault.fork_pages(s, 0, 1, 4)
-    assert s.page_bytes[:4, state.COHORT].tolist() == [0, 0, MERGED, MERGED]
+    assert s.cohort[:4].tolist() == [0, 0, MERGED, MERGED]
     assert due_in(s, 0) == [4]
     assert s.frames[[0, 1, 3], state.MAPCOUNT].tolist() == [2, 2, 4]
 

@@ -32,7 +32,7 @@ def scans(s: State, n: int) -> None:
 
 
 def cohorts(s: State) -> list[int]:
-    found: list[int] = s.page_bytes[:4, state.COHORT].tolist()
+    found: list[int] = s.cohort[:4].tolist()
     return found
 
 
@@ -166,7 +166,7 @@ def test_a_page_that_cannot_rest_for_good_rests_while_smart_scan_passes_it_by() 
     seen = []
     for _ in range(15):
         scans(s, 1)
-        seen.append((int(s.page_bytes[0, state.COHORT]) >= FIRST_COHORT, scans_to_visit(s, 0)))
+        seen.append((int(s.cohort[0]) >= FIRST_COHORT, scans_to_visit(s, 0)))
     at_rest = {4: 2, 5: 1, 6: 3, 7: 2, 8: 1, 9: 5, 10: 4, 11: 3, 12: 2, 13: 1, 14: 9, 15: 8}  # until the next visit
     assert seen == [(n in at_rest, at_rest.get(n, 1)) for n in range(1, 16)]
 
@@ -193,7 +193,7 @@ def again(s: State, page: int = 0) -> int:
     """The cohort of `page`, if it was visited now."""
     resting.wake(s, page)
     retire.retire(s, page)
-    return int(s.page_bytes[page, state.COHORT])
+    return int(s.cohort[page])
 
 
 @pytest.mark.parametrize("kernel", [Kernel.V6_1, Kernel.V6_12])

@@ -83,7 +83,7 @@ def test_copies_of_a_ksm_page_are_counted_again() -> None:
 
 def test_nobody_counts_contents_that_only_one_page_ever_has() -> None:
     s = at_rest(SINGLE)
-    assert s.page_bytes[0, state.COHORT] == SEARCHING
+    assert s.cohort[0] == SEARCHING
     assert not s.by_content[:, :, state.HOLDERS].any()
     twins.holder_comes(s, 0, SINGLE)
     twins.holder_goes(s, 0, SINGLE)
@@ -92,9 +92,9 @@ def test_nobody_counts_contents_that_only_one_page_ever_has() -> None:
 
 def test_who_is_alone_is_woken_by_the_second_that_comes() -> None:
     s = at_rest(3, 4)
-    assert s.page_bytes[:2, state.COHORT].tolist() == [SEARCHING, SEARCHING]
+    assert s.cohort[:2].tolist() == [SEARCHING, SEARCHING]
     fill(s, 3, first=4)
-    assert s.page_bytes[:2, state.COHORT].tolist() == [0, SEARCHING]
+    assert s.cohort[:2].tolist() == [0, SEARCHING]
     assert s.by_content[0, 3, state.RESTING] == 0
     assert resting.is_due(s, 0, 3)
 
@@ -103,23 +103,23 @@ def test_a_twin_in_another_tree_wakes_nobody() -> None:
     s = at_rest(3, merge_across_nodes=0)
     s.page_bytes[4, state.PAGE_NID] = 1
     fill(s, 3, first=4)
-    assert s.page_bytes[0, state.COHORT] == SEARCHING
+    assert s.cohort[0] == SEARCHING
     frame_move.change_place(s, 4, 0)
-    assert s.page_bytes[0, state.COHORT] == 0
+    assert s.cohort[0] == 0
 
 
 def test_who_goes_wakes_nobody() -> None:
     s = at_rest(3, 4)
     fault.zap_pages(s, 1, 2)
-    assert s.page_bytes[:2, state.COHORT].tolist() == [SEARCHING, 0]
+    assert s.cohort[:2].tolist() == [SEARCHING, 0]
 
 
 def test_a_page_that_wrote_itself_out_of_its_content_is_no_twin_of_its_next_holder() -> None:
     s = at_rest(3, smart_scan=1)
     fill(s, 4)  # it sleeps on
-    cohort = int(s.page_bytes[0, state.COHORT])
+    cohort = int(s.cohort[0])
     fill(s, 3, first=4)
-    assert s.page_bytes[0, state.COHORT] == cohort != 0
+    assert s.cohort[0] == cohort != 0
     assert holders(s, 3) == [1, 0]
 
 

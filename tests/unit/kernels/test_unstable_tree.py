@@ -236,7 +236,7 @@ def visits(s: State, n: int) -> None:
 def test_pages_at_rest_are_in_the_tree_as_far_as_the_scan_has_come(n: int) -> None:
     s = tiny_state(n_contents=9)
     searched_twice(s, 1, 2, 3, 4, 5, 6, 7, 8)
-    assert s.page_bytes[:8, state.COHORT].all()
+    assert s.cohort[:8].all()
     visits(s, n)
     assert held(s) == list(range(n))
 
