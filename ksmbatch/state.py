@@ -185,6 +185,7 @@ class Scan(IntEnum):
     HINTED = 32  # ... and of those the CPU was told
     NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
     LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing since `watch` was made
+    LAST_MM = 35  # an mm whose pages were asked for last
 
 
 class State(NamedTuple):
@@ -252,6 +253,9 @@ class State(NamedTuple):
     """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
     calendar: np.ndarray
     """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
+    gated: np.ndarray
+    """uint32[2, words]: bit `page` of row `scan` modulo 2: of a page at rest that was visited in that scan, but, other than its
+    cohort has it, is in no unstable tree since; kept for the present scan and the last."""
     watch: np.ndarray
     """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
     kernels/looking.py; the bit may outlast its reason."""
@@ -309,6 +313,7 @@ _KINDS: dict[str, tuple[type, int]] = {
     "unstable_log": (np.int32, 1),
     "cohort": (np.uint8, 1),
     "calendar": (np.uint32, 2),
+    "gated": (np.uint32, 2),
     "watch": (np.uint32, 1),
     "cohorts": (np.int16, 2),
     "mms": (np.int64, 2),
@@ -405,6 +410,7 @@ def allocate(
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
         cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
+        gated=zeros(np.uint32, 2, n_pages // int(PAGES_PER_WORD) + 1),
         watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,

@@ -154,7 +154,7 @@ class StateView:
         flags: NDArray[np.uint8] = self.state.page_bytes[:, state.ITEM_FLAGS].copy()
         cohort = self.state.cohort
         visited = np.isin(self.calls, (2, 3, 4, 6, 9)) | ((self.calls >= 14) & (self.calls % 9 == 14 % 9))
-        in_tree = (cohort == 2) | ((cohort >= 3) & visited)
+        in_tree = ((cohort == 2) | ((cohort >= 3) & visited)) & ~self._is_gated()
         ended = self.scan[Scan.CUR_MM] == NO_MM
         parity = (self.counter[Counter.FULL_SCANS] - (self.scan[Scan.SEQ] - self.last_pass + ended)) & 1
         unmerged = cohort >= 2
@@ -162,6 +162,13 @@ class StateView:
         flags[unmerged & in_tree] |= np.uint8(state.UNSTABLE)
         flags[unmerged & in_tree & (parity != 0)] |= np.uint8(state.PARITY)
         return flags
+
+    def _is_gated(self) -> NDArray[np.bool_]:
+        """bool[n_pages]: whether a page at rest was put in no tree when it was passed last, though its cohort has it there."""
+        pages = np.arange(len(self.frame))
+        words = self.state.gated[self.last_pass & 1, pages // int(state.PAGES_PER_WORD)]
+        gated: NDArray[np.bool_] = (words >> (pages % int(state.PAGES_PER_WORD)).astype(np.uint32)) & 1 != 0
+        return gated
 
     def is_hot(self, node: int) -> bool:
         """Whether a walk that passes `node`, which hangs in a stable tree, may change it."""

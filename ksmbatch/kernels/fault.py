@@ -10,7 +10,7 @@ from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.resting import change, mm_of, prefetch_page, wake
-from ksmbatch.kernels.twins import holder_comes, holder_goes
+from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of
 from ksmbatch.kernels.unstable_tree import note_shared_soon, note_unstable_change, note_unstable_write
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -34,7 +34,7 @@ from ksmbatch.state import (
     Knob,
 )
 
-AHEAD = 16  # writes of which the CPU is told before they are done
+AT_ONCE = int64(64)  # writes of which the CPU is told before they are done
 ZERO_CONTENT = int64(0)  # the page of zeros is always content 0
 
 
@@ -126,15 +126,37 @@ def store(s, page, content):
     fresh_page(s, page, content)
 
 
+@kernel
+def hint_writes(s, first, pages, contents, begin, end):
+    """Has the CPU fetch what the writes number `begin` to before `end` of write_pages() will look at, step by step.
+
+    Reads: pages, frames, frame_bytes.
+    """
+    for k in range(begin, end):
+        prefetch_page(s, first + int64(pages[k]))
+        prefetch(s.frames, first + int64(pages[k]))  # of a page that is no KSM page this is its frame, else that of its copy
+    for k in range(begin, end):
+        page = first + int64(pages[k])
+        frame = int64(s.pages[page, FRAME])
+        if frame != NO_FRAME:
+            prefetch(s.frames, frame)
+        if contents[k] < s.by_content.shape[1]:
+            prefetch(s.by_content[tree_of(s, s.page_bytes[page, PAGE_NID])], int64(contents[k]))
+    for k in range(begin, end):
+        frame = int64(s.pages[first + int64(pages[k]), FRAME])
+        if frame != NO_FRAME and s.frames[frame, FRAME_CONTENT] < s.by_content.shape[1]:
+            prefetch(s.by_content[tree_of(s, s.frame_bytes[frame, FRAME_NID])], int64(s.frames[frame, FRAME_CONTENT]))
+
+
 @entry_kernel
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
-    for k in range(len(pages)):
-        if k + AHEAD < len(pages):
-            ahead = first + int64(pages[k + AHEAD])
-            prefetch_page(s, ahead)
-            prefetch(s.frames, ahead)  # most pages map the frame with their own number
-        store(s, first + int64(pages[k]), int64(contents[k]))
+    n_pages = int64(len(pages))
+    for begin in range(0, n_pages, AT_ONCE):
+        end = min(begin + AT_ONCE, n_pages)
+        hint_writes(s, first, pages, contents, begin, end)
+        for k in range(begin, end):
+            store(s, first + int64(pages[k]), int64(contents[k]))
 
 
 @entry_kernel

@@ -24,6 +24,7 @@ from ksmbatch.kernels.resting import (
     forget_passes,
     is_due,
     pass_by,
+    pass_of,
     pass_pending,
     rouse,
     take_budget,
@@ -218,7 +219,7 @@ def is_passed_at_rest(s, page):
         s.scan[Scan.CUR_PAGE] = page
         wake(s, page)
         return False
-    phase = int64(s.cohorts[0, s.cohort[page]])
+    phase = pass_of(s, page)
     if phase:
         if phase & IS_MERGED:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS

@@ -84,8 +84,11 @@ def cohort_of(calls, seq):
 
 @kernel
 def mm_of(s, page):
-    """The mm to which virtual page `page` belongs. Reads: mms (FIRST_PAGE ascending)."""
-    low = 0
+    """The mm to which virtual page `page` belongs. Reads: mms (FIRST_PAGE ascending). Writes: scan."""
+    low = int64(s.scan[Scan.LAST_MM])  # mostly the same as for the page before
+    if s.mms[low, FIRST_PAGE] <= page < s.mms[low, END_PAGE]:
+        return low
+    low = int64(0)
     high = len(s.mms) - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -93,6 +96,7 @@ def mm_of(s, page):
             low = middle
         else:
             high = middle - 1
+    s.scan[Scan.LAST_MM] = low
     return low
 
 
@@ -117,6 +121,7 @@ def prefetch_page(s, page):
     prefetch(s.pages, page)
     prefetch(s.cohort, page)
 
+
 @inlined
 def is_due(s, page, seq):
     """Whether scan `seq` visits `page`. Reads: calendar."""
@@ -133,6 +138,27 @@ def make_due(s, page, seq):
 def make_undue(s, page, seq):
     """Scan `seq` need not visit `page`. Writes: calendar."""
     s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD] &= np.uint32(0xFFFFFFFF ^ (1 << (page % PAGES_PER_WORD)))
+
+
+@inlined
+def is_gated(s, page, seq):
+    """Whether `page`, at rest, was visited in scan `seq`, the present or the last one, and put in no tree. Reads: gated."""
+    return (int64(s.gated[seq & 1, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
+
+
+@inlined
+def gate(s, page):
+    """`page`, which begins a rest, was visited in this scan, and put in no tree: its checksum had changed. Writes: gated."""
+    s.gated[s.scan[Scan.SEQ] & 1, page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
+
+
+@inlined
+def pass_of(s, page):
+    """What the pass of `page`, at rest, comes to in this scan, as in row 0 of `cohorts`. Reads: cohort, cohorts, gated."""
+    phase = int64(s.cohorts[0, s.cohort[page]])
+    if phase & WAS_UNSTABLE and is_gated(s, page, s.scan[Scan.SEQ] - 1):
+        phase -= WAS_UNSTABLE
+    return phase
 
 
 @inlined
@@ -172,7 +198,7 @@ def show(s, page, seq):
     if cohort == MERGED:
         return
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
-    if unstable:
+    if unstable and not is_gated(s, page, seq):
         flags |= UNSTABLE
         flags = flags | PARITY if parity_of(s, seq) else flags & ~PARITY
     else:
@@ -184,12 +210,13 @@ def show(s, page, seq):
 def rouse(s, page, seq):
     """`page`, which is at rest and was passed last by scan `seq`, is awake; the caller sees to the calendar.
 
-    Writes: page_bytes, by_content, cohort, cohorts.
+    Writes: page_bytes, by_content, cohort, cohorts, gated.
     """
     show(s, page, seq)
     cohort = int64(s.cohort[page])
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] -= 1
     s.cohort[page] = 0
+    s.gated[seq & 1, page // PAGES_PER_WORD] &= np.uint32(0xFFFFFFFF ^ (1 << (page % PAGES_PER_WORD)))
     content = int64(s.pages[page, CHECKSUM])
     if cohort == MERGED or not 0 <= content < s.by_content.shape[1]:
         return
@@ -211,7 +238,7 @@ def wake(s, page):
     if cohort != 0:
         if s.scan[Scan.PASSED_TO] <= page < s.scan[Scan.REGION_END]:
             if page >= s.scan[Scan.CUR_PAGE]:
-                expect(s, int64(s.cohorts[0, cohort]), int64(-1))
+                expect(s, pass_of(s, page), int64(-1))
             else:
                 catch_up(s)
         rouse(s, page, seq)
@@ -321,9 +348,8 @@ def catch_up(s):
     skips = int64(0)
     was = int64(0)
     for page in range(first, end):
-        cohort = int64(s.cohort[page])
-        if cohort != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
-            phase = int64(s.cohorts[0, cohort])
+        if s.cohort[page] != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
+            phase = pass_of(s, page)
             merged += phase & IS_MERGED
             visits += (phase & IS_VISIT) // IS_VISIT
             skips += (phase & IS_SKIP) // IS_SKIP
@@ -336,11 +362,25 @@ def catch_up(s):
     pass_by(s, merged, visits, skips, was)
 
 
+@inlined
+def count_gated(s, first, end):
+    """How many pages at rest of [first, end), which are whole words, are in no tree though their cohort is. Reads: gated."""
+    row = (s.scan[Scan.SEQ] - 1) & 1
+    found = int64(0)
+    for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
+        bits = int64(s.gated[row, word])
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            found += (int64(s.cohorts[0, s.cohort[page]]) & WAS_UNSTABLE) // WAS_UNSTABLE
+    return found
+
+
 @kernel
 def expected_passes(s, first, end):
     """What passing the pages at rest of [first, end), all of one block, comes to in this scan; no page there may be due.
 
-    Reads: cohort, cohorts. Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree.
+    Reads: cohort, cohorts, gated. Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree.
     """
     merged = int64(0)
     visits = int64(0)
@@ -355,9 +395,9 @@ def expected_passes(s, first, end):
             visits += n_pages * ((phase >> 1) & 1)
             skips += n_pages * ((phase >> 2) & 1)
             was += n_pages * ((phase >> 3) & 1)
-        return merged, visits, skips, was
+        return merged, visits, skips, was - count_gated(s, first, end)
     for page in range(first, end):
-        phase = int64(s.cohorts[0, s.cohort[page]])
+        phase = pass_of(s, page)
         merged += phase & IS_MERGED
         visits += (phase & IS_VISIT) // IS_VISIT
         skips += (phase & IS_SKIP) // IS_SKIP
@@ -404,10 +444,15 @@ def rename_oldest(s, old, new):
 
 @kernel
 def end_passes(s):
-    """Scan SEQ is over: its place in the calendar is needed again. Writes: calendar."""
+    """Scan SEQ is over: its place in the calendar is needed again, and that of the scan before in `gated`.
+
+    Writes: calendar, gated.
+    """
     slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    row = (s.scan[Scan.SEQ] - 1) & 1
     for word in range(s.calendar.shape[1]):
         s.calendar[slot, word] = 0
+        s.gated[row, word] = 0
 
 
 @entry_kernel

@@ -9,7 +9,18 @@ from ksmbatch.accel import inlined
 from ksmbatch.codes import KSMD_MOVES, Kernel
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
-from ksmbatch.kernels.resting import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, make_due, make_undue, rest
+from ksmbatch.kernels.resting import (
+    MERGED,
+    NEXT_VISIT,
+    SEARCHING,
+    VISITS,
+    calls_of,
+    cohort_of,
+    gate,
+    make_due,
+    make_undue,
+    rest,
+)
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
     AGE,
@@ -72,22 +83,30 @@ def is_alone(s, page, frame):
 
 @inlined
 def rests_unmerged(s, page, frame):
-    """Lets `page`, which alone maps `frame`, rest if it may, for good or until its next visit. Writes: as rest(), calendar."""
+    """Lets `page`, which alone maps `frame`, rest if it may, for good or until its next visit.
+
+    Writes: calendar, and as is_alone(), rest(), gate().
+    """
     seq = int64(s.scan[Scan.SEQ])
     in_tree = s.page_bytes[page, ITEM_FLAGS] & UNSTABLE != 0
     if not s.knobs[Knob.SMART_SCAN] or s.knobs[Knob.KERNEL] < Kernel.V6_12:
-        if not in_tree or not is_alone(s, page, frame):
+        if not is_alone(s, page, frame):
             return False
         rest(s, page, SEARCHING)
+        if not in_tree:
+            gate(s, page)
         return True
     calls = calls_of(int64(s.page_bytes[page, AGE]), int64(s.page_bytes[page, SKIPS]))
-    if in_tree != (VISITS[calls] and calls >= 2):
-        return False  # the arithmetic takes it for granted, see resting.show()
+    should_be = VISITS[calls] and calls >= 2
+    if in_tree and not should_be:
+        return False  # the arithmetic takes the contrary for granted, see resting.show()
     if not is_alone(s, page, frame):
         if NEXT_VISIT[calls] == 1:
             return False
         make_due(s, page, seq + NEXT_VISIT[calls])
     rest(s, page, cohort_of(calls, seq))
+    if should_be and not in_tree:
+        gate(s, page)
     return True
 
 

@@ -11,7 +11,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
-from ksmbatch.kernels.resting import IS_VISIT, is_in_progress, last_pass, parity_of, wake
+from ksmbatch.kernels.resting import IS_VISIT, is_gated, is_in_progress, last_pass, parity_of, wake
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (
@@ -68,7 +68,7 @@ def in_present_tree(s, page):
     cohort = int64(s.cohort[page])
     if cohort != 0:
         was_passed = is_in_progress(s) and last_pass(s, page) == s.scan[Scan.SEQ]
-        return was_passed and (s.cohorts[0, cohort] & IS_VISIT) != 0
+        return was_passed and (s.cohorts[0, cohort] & IS_VISIT) != 0 and not is_gated(s, page, s.scan[Scan.SEQ])
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if not flags & UNSTABLE:
         return False
@@ -155,7 +155,7 @@ def build_unstable_tree(s, nid):
         for page in range(s.mms[mm, FIRST_PAGE], end):
             cohort = int64(s.cohort[page])
             if cohort != 0:
-                if not s.cohorts[0, cohort] & IS_VISIT:
+                if not s.cohorts[0, cohort] & IS_VISIT or is_gated(s, page, s.scan[Scan.SEQ]):
                     continue
             else:
                 flags = int64(s.page_bytes[page, ITEM_FLAGS])
