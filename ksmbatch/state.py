@@ -70,6 +70,9 @@ STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
 CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
 SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(9, 13)
+# and in columns that chains have no use for: the fullest dup with room, of several the first in the list; NIL: not known; and
+# the dup before which none has room; NIL: the first
+FULLEST, ROOM_FROM = CHAIN, PREV
 NODE_COLUMNS = 13
 # the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call

@@ -130,6 +130,17 @@ def chains_are_recounted(v: StateView) -> Faults:
         yield from differs(f"dups with room of chain {chain}", head[state.ROOMY_DUPS], roomy)
 
 
+def chains_know_where_there_is_room(v: StateView) -> Faults:
+    """The fullest dup with room, if it is known, is the first of those in the list; before ROOM_FROM none has room."""
+    for chain, dups in v.chains.items():
+        roomy = [dup for dup in dups if v.has_room(dup) and v.nodes[dup][state.KPFN] != NO_FRAME]
+        fullest, room_from = v.nodes[chain][state.FULLEST], v.nodes[chain][state.ROOM_FROM]
+        if fullest != NIL and (not roomy or fullest != max(roomy, key=lambda dup: v.nodes[dup][state.LEN])):
+            yield f"chain {chain} has dups with room fuller than {fullest}"
+        if room_from != NIL and (room_from not in dups or set(roomy) & set(dups[: dups.index(room_from)])):
+            yield f"chain {chain} has a dup with room before {room_from}"
+
+
 def trees_know_what_walks_change(v: StateView) -> Faults:
     """STABLE_HOT counts stale nodes in a tree and unsettled chains, STABLE_CHAINS chains; LOOK marks both, if not logged."""
     trees = v.state.trees

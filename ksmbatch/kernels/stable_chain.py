@@ -13,6 +13,7 @@ from ksmbatch.kernels.stable_node import (
     NOW,
     alloc_stable_node,
     drop_member,
+    forget_fullest,
     free_stable_node,
     is_chain,
     is_page_sharing_candidate,
@@ -30,6 +31,7 @@ from ksmbatch.state import (
     CONTENT,
     FIRST,
     FOUND,
+    FULLEST,
     IN_CHAIN,
     IN_MIGRATE,
     IN_TREE,
@@ -43,6 +45,7 @@ from ksmbatch.state import (
     NID,
     NIL,
     NO_FRAME,
+    ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
     SETTLED_PRUNED,
@@ -126,6 +129,7 @@ def stable_node_dup_del(s, node):
     if s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         unlink_dup(s, chain, node)
+        forget_fullest(s, chain, node)
         s.counters[Counter.STABLE_NODE_DUPS] -= 1
         if s.nodes[node, KPFN] == NO_FRAME:
             s.nodes[chain, STALE_DUPS] -= 1
@@ -255,18 +259,23 @@ def may_prune(s, chain, prune):
 
 @kernel
 def find_dup(s, chain, prune):
-    """The dup of `chain` to use; stale ones met on the way are removed.
+    """The dup of `chain`, of which one at least has room or is stale, to use; stale ones met on the way are removed.
 
+    Chains have 100,000 dups at times. Where none is stale, the walk begins at the first with room, as far as that is known, and
+    ends when nothing better can come.
     Mirrors: mm/ksm.c stable_node_dup(), its loop; 6.1 takes no dup but one with room
-    Writes: as ksm_get_folio(). Returns: the dup or NIL; the first with room or NIL.
+    Writes: nodes, and as ksm_get_folio(). Returns: the dup or NIL; the first with room or NIL.
     """
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
+    all_live = s.nodes[chain, STALE_DUPS] == 0
+    fullest = int64(s.nodes[chain, FULLEST]) if prune and all_live else NIL
     found = NIL
     found_length = 0
     first_with_room = NIL
     roomy = int64(s.nodes[chain, ROOMY_DUPS])
-    dup = int64(s.nodes[chain, FIRST])
-    # behind the last one with room, and the last stale one, there is nothing to see: chains have 100,000 dups at times
+    dup = int64(s.nodes[chain, ROOM_FROM]) if all_live else NIL
+    if dup == NIL:
+        dup = int64(s.nodes[chain, FIRST])
     while dup != NIL and (roomy > 0 or found == NIL or s.nodes[chain, STALE_DUPS] > 0):
         after = int64(s.nodes[dup, NEXT])
         if ksm_get_folio(s, dup) == NO_FRAME:
@@ -284,9 +293,16 @@ def find_dup(s, chain, prune):
         if better:
             found = dup
             found_length = length
-            if not prune and room:
+            is_full_but_for_one = room and not is_page_sharing_candidate(s, dup, AND_ONE_MORE)
+            if room and (not prune or fullest != NIL or (all_live and is_full_but_for_one)):
                 break
         dup = after
+    if first_with_room != NIL:
+        s.nodes[chain, ROOM_FROM] = first_with_room
+    if fullest != NIL:
+        found = fullest
+    elif prune and first_with_room != NIL:
+        s.nodes[chain, FULLEST] = found
     return found, first_with_room
 
 
@@ -333,6 +349,9 @@ def stable_node_chain(s, node, prune):
     if moves:
         unlink_dup(s, node, found)
         push_dup(s, node, found)
+        if s.nodes[node, SETTLED] != UNSETTLED:
+            # it was settled for walks that do not prune, and for them this one is the first with room now
+            s.nodes[node, FOUND] = found
     elif n_stale == s.nodes[node, STALE_DUPS]:
         settle_if_stable(s, node, found, first_with_room, kind)
     if found == NIL:
@@ -345,7 +364,7 @@ def settle_if_stable(s, chain, found, first_with_room, kind):
     """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
 
     A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest.
-    With a delay, is_observable() sees to the walks that prune.
+    With a delay, is_to_be_looked_at() sees to the walks that prune.
     Writes: nodes, trees.
     """
     first = int64(s.nodes[chain, FIRST])

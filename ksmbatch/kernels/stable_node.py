@@ -13,6 +13,7 @@ from ksmbatch.state import (
     CONTENT,
     FIRST,
     FREE,
+    FULLEST,
     IN_CHAIN,
     IN_TREE,
     KPFN,
@@ -27,6 +28,7 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     PREV,
+    ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
     STABLE_HOT,
@@ -103,15 +105,43 @@ def is_page_sharing_candidate(s, node, offset):
     return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
 
 
+@inlined
+def forget_fullest(s, chain, dup):
+    """`dup` of `chain` may no longer be the fullest with room. Writes: nodes."""
+    if s.nodes[chain, FULLEST] == dup:
+        s.nodes[chain, FULLEST] = NIL
+
+
+@inlined
+def compare_with_fullest(s, chain, dup, comes_first):
+    """`dup` of `chain`, which has room, became fuller, or came to the front (`comes_first`). Writes: nodes."""
+    fullest = int64(s.nodes[chain, FULLEST])
+    if fullest == NIL:
+        return
+    by = int64(s.nodes[dup, LEN]) - int64(s.nodes[fullest, LEN])
+    if by > 0 or (by == 0 and comes_first):
+        s.nodes[chain, FULLEST] = dup
+    elif by == 0 and dup != fullest:
+        s.nodes[chain, FULLEST] = NIL  # one of the two, but which comes first in the list?
+
+
 @kernel
 def change_length(s, node, by):
     """An rmap_item joined (1) or left (-1) `node`. Writes: nodes, trees."""
     had_room = is_page_sharing_candidate(s, node, NOW)
     s.nodes[node, LEN] += by
-    if s.nodes[node, WHERE] == IN_CHAIN:
-        chain = int64(s.nodes[node, CHAIN])
-        s.nodes[chain, ROOMY_DUPS] += int64(is_page_sharing_candidate(s, node, NOW)) - int64(had_room)
-        unsettle(s, chain)
+    if s.nodes[node, WHERE] != IN_CHAIN:
+        return
+    chain = int64(s.nodes[node, CHAIN])
+    has_room = is_page_sharing_candidate(s, node, NOW)
+    s.nodes[chain, ROOMY_DUPS] += int64(has_room) - int64(had_room)
+    if has_room and (by > 0 or not had_room):
+        compare_with_fullest(s, chain, node, False)
+    else:
+        forget_fullest(s, chain, node)
+    if has_room and not had_room and s.nodes[chain, ROOM_FROM] != node:
+        s.nodes[chain, ROOM_FROM] = NIL
+    unsettle(s, chain)
 
 
 @kernel
@@ -129,6 +159,7 @@ def kpfn_gone(s, node, nid):
     elif s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1
+        forget_fullest(s, chain, node)
         if is_page_sharing_candidate(s, node, NOW):
             s.nodes[chain, ROOMY_DUPS] -= 1
         unsettle(s, chain)
@@ -143,6 +174,9 @@ def push_dup(s, chain, dup):
     if first != NIL:
         s.nodes[first, PREV] = dup
     s.nodes[chain, FIRST] = dup
+    if is_page_sharing_candidate(s, dup, NOW):
+        compare_with_fullest(s, chain, dup, True)
+        s.nodes[chain, ROOM_FROM] = NIL
 
 
 @kernel
@@ -150,6 +184,8 @@ def unlink_dup(s, chain, dup):
     """Takes `dup` out of the hlist of `chain`. Writes: nodes."""
     after = int64(s.nodes[dup, NEXT])
     before = int64(s.nodes[dup, PREV])
+    if s.nodes[chain, ROOM_FROM] == dup:
+        s.nodes[chain, ROOM_FROM] = after
     if before == NIL:
         s.nodes[chain, FIRST] = after
     else:
