@@ -27,7 +27,7 @@ def copied(s: State) -> State:
 
 
 def page_by_page(s: State, first: int, contents: np.ndarray) -> None:
-    for k, content in enumerate(contents):
+    for k, content in enumerate(contents.tolist()):
         fault.store(s, first + k, content)
 
 
