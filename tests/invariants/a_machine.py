@@ -17,6 +17,7 @@ STEPS = (
     write("m", 70, first=2),  # its own frame is a KSM page that others map, so it gets a spare one
     write("m", 8, 8, first=10),  # the node of content 5 is stale from now on
     write("m", 50, 51, proc="c"),
+    write("m", 42, first=3, proc="b"),  # so that the other page with 42 does not rest: it is in the unstable tree of node 1
     {"op": "discard", "proc": "a", "area": "m", "first": 2, "count": 1},
     {"op": "migrate", "proc": "b", "area": "m", "first": 0, "count": 1, "node": 0},
     {"op": "fork", "proc": "a", "child": "d"},
