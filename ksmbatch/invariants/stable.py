@@ -131,14 +131,19 @@ def chains_are_recounted(v: StateView) -> Faults:
 
 
 def chains_know_where_there_is_room(v: StateView) -> Faults:
-    """The fullest dup with room, if it is known, is the first of those in the list; before ROOM_FROM none has room."""
+    """Stamps fall; none has room before ROOM_FROM, none with room more than TOP pages, and before TOP_FROM none so many."""
     for chain, dups in v.chains.items():
+        stamps = [v.nodes[dup][state.STAMP] for dup in dups]
+        if any(stamp <= after for stamp, after in pairwise(stamps)):
+            yield f"chain {chain} has stamps {stamps}"
         roomy = [dup for dup in dups if v.has_room(dup) and v.nodes[dup][state.KPFN] != NO_FRAME]
-        fullest, room_from = v.nodes[chain][state.FULLEST], v.nodes[chain][state.ROOM_FROM]
-        if fullest != NIL and (not roomy or fullest != max(roomy, key=lambda dup: v.nodes[dup][state.LEN])):
-            yield f"chain {chain} has dups with room fuller than {fullest}"
-        if room_from != NIL and (room_from not in dups or set(roomy) & set(dups[: dups.index(room_from)])):
-            yield f"chain {chain} has a dup with room before {room_from}"
+        room_from, top, top_from = (v.nodes[chain][column] for column in (state.ROOM_FROM, state.TOP, state.TOP_FROM))
+        if any(v.nodes[dup][state.LEN] > top > 0 for dup in roomy):
+            yield f"chain {chain} has a dup with room and more than {top} pages"
+        fullest = [dup for dup in roomy if v.nodes[dup][state.LEN] == (top or v.knob[Knob.MAX_PAGE_SHARING] - 1)]
+        for start, found in ((room_from, roomy), (top_from, fullest)):
+            if start != NIL and (start not in dups or set(found) & set(dups[: dups.index(start)])):
+                yield f"chain {chain} has such a dup before {start}"
 
 
 def trees_know_what_walks_change(v: StateView) -> Faults:

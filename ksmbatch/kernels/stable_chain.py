@@ -13,8 +13,9 @@ from ksmbatch.kernels.stable_node import (
     NOW,
     alloc_stable_node,
     drop_member,
-    forget_fullest,
+    first_with_room,
     free_stable_node,
+    fullest_with_room,
     is_chain,
     is_page_sharing_candidate,
     push_dup,
@@ -31,7 +32,6 @@ from ksmbatch.state import (
     CONTENT,
     FIRST,
     FOUND,
-    FULLEST,
     IN_CHAIN,
     IN_MIGRATE,
     IN_TREE,
@@ -45,7 +45,6 @@ from ksmbatch.state import (
     NID,
     NIL,
     NO_FRAME,
-    ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
     SETTLED_PRUNED,
@@ -129,7 +128,6 @@ def stable_node_dup_del(s, node):
     if s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         unlink_dup(s, chain, node)
-        forget_fullest(s, chain, node)
         s.counters[Counter.STABLE_NODE_DUPS] -= 1
         if s.nodes[node, KPFN] == NO_FRAME:
             s.nodes[chain, STALE_DUPS] -= 1
@@ -259,23 +257,18 @@ def may_prune(s, chain, prune):
 
 @kernel
 def find_dup(s, chain, prune):
-    """The dup of `chain`, of which one at least has room or is stale, to use; stale ones met on the way are removed.
+    """The dup of `chain` to use; stale ones met on the way are removed.
 
-    Chains have 100,000 dups at times. Where none is stale, the walk begins at the first with room, as far as that is known, and
-    ends when nothing better can come.
     Mirrors: mm/ksm.c stable_node_dup(), its loop; 6.1 takes no dup but one with room
-    Writes: nodes, and as ksm_get_folio(). Returns: the dup or NIL; the first with room or NIL.
+    Writes: as ksm_get_folio(). Returns: the dup or NIL; the first with room or NIL.
     """
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
-    all_live = s.nodes[chain, STALE_DUPS] == 0
-    fullest = int64(s.nodes[chain, FULLEST]) if prune and all_live else NIL
     found = NIL
     found_length = 0
-    first_with_room = NIL
+    with_room = NIL
     roomy = int64(s.nodes[chain, ROOMY_DUPS])
-    dup = int64(s.nodes[chain, ROOM_FROM]) if all_live else NIL
-    if dup == NIL:
-        dup = int64(s.nodes[chain, FIRST])
+    dup = int64(s.nodes[chain, FIRST])
+    # behind the last one with room, and the last stale one, there is nothing to see
     while dup != NIL and (roomy > 0 or found == NIL or s.nodes[chain, STALE_DUPS] > 0):
         after = int64(s.nodes[dup, NEXT])
         if ksm_get_folio(s, dup) == NO_FRAME:
@@ -284,8 +277,8 @@ def find_dup(s, chain, prune):
         room = is_page_sharing_candidate(s, dup, NOW)
         length = int64(s.nodes[dup, LEN])
         roomy -= int64(room)
-        if room and first_with_room == NIL:
-            first_with_room = dup
+        if room and with_room == NIL:
+            with_room = dup
         if found == NIL:
             better = room or not old
         else:
@@ -293,17 +286,10 @@ def find_dup(s, chain, prune):
         if better:
             found = dup
             found_length = length
-            is_full_but_for_one = room and not is_page_sharing_candidate(s, dup, AND_ONE_MORE)
-            if room and (not prune or fullest != NIL or (all_live and is_full_but_for_one)):
+            if not prune and room:
                 break
         dup = after
-    if first_with_room != NIL:
-        s.nodes[chain, ROOM_FROM] = first_with_room
-    if fullest != NIL:
-        found = fullest
-    elif prune and first_with_room != NIL:
-        s.nodes[chain, FULLEST] = found
-    return found, first_with_room
+    return found, with_room
 
 
 @kernel
@@ -330,13 +316,17 @@ def stable_node_chain(s, node, prune):
             return int64(s.nodes[first, KPFN]), NIL, node
         return int64(s.nodes[found, KPFN]), found, node
     n_stale = int64(s.nodes[node, STALE_DUPS])
-    if n_stale == 0 and s.nodes[node, ROOMY_DUPS] == 0:
-        # all full: the walk over the dups, thousands of them at times, would find no room and take the first, or none on 6.1
-        found = NIL if old else first
-        first_with_room = NIL
-    else:
-        found, first_with_room = find_dup(s, node, prunes)
+    if n_stale != 0:
+        found, with_room = find_dup(s, node, prunes)
         first = int64(s.nodes[node, FIRST])
+    elif s.nodes[node, ROOMY_DUPS] == 0:
+        # all full: the walk over the dups would find no room and take the first, or none on 6.1
+        found = NIL if old else first
+        with_room = NIL
+    else:
+        # what that walk would find is mostly known: there are 100,000 dups at times
+        with_room = first_with_room(s, node)
+        found = fullest_with_room(s, node) if prunes else with_room
     if first == NIL:
         free_stable_node_chain(s, node)
         return NO_FRAME, NIL, node
@@ -353,14 +343,14 @@ def stable_node_chain(s, node, prune):
             # it was settled for walks that do not prune, and for them this one is the first with room now
             s.nodes[node, FOUND] = found
     elif n_stale == s.nodes[node, STALE_DUPS]:
-        settle_if_stable(s, node, found, first_with_room, kind)
+        settle_if_stable(s, node, found, with_room, kind)
     if found == NIL:
         return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
     return int64(s.nodes[found, KPFN]), found, node
 
 
 @kernel
-def settle_if_stable(s, chain, found, first_with_room, kind):
+def settle_if_stable(s, chain, found, with_room, kind):
     """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
 
     A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest.
@@ -369,9 +359,7 @@ def settle_if_stable(s, chain, found, first_with_room, kind):
     """
     first = int64(s.nodes[chain, FIRST])
     timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
-    other_moves = (
-        first_with_room != NIL and first_with_room != first and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
-    )
+    other_moves = with_room != NIL and with_room != first and is_page_sharing_candidate(s, with_room, AND_ONE_MORE)
     if not other_moves and (timed or kind == SETTLED_PRUNED):
         settle(s, chain, kind)
         s.nodes[chain, FOUND] = found

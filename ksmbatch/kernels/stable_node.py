@@ -13,11 +13,11 @@ from ksmbatch.state import (
     CONTENT,
     FIRST,
     FREE,
-    FULLEST,
     IN_CHAIN,
     IN_TREE,
     KPFN,
     LAST_NID,
+    LAST_STAMP,
     LEN,
     MEMBER_NEXT,
     MEMBER_NODE,
@@ -34,6 +34,9 @@ from ksmbatch.state import (
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
+    STAMP,
+    TOP,
+    TOP_FROM,
     UNSETTLED,
     WHERE,
     Knob,
@@ -106,23 +109,53 @@ def is_page_sharing_candidate(s, node, offset):
 
 
 @inlined
-def forget_fullest(s, chain, dup):
-    """`dup` of `chain` may no longer be the fullest with room. Writes: nodes."""
-    if s.nodes[chain, FULLEST] == dup:
-        s.nodes[chain, FULLEST] = NIL
+def note_room(s, chain, dup):
+    """`dup` of `chain`, which has room, had none before, became fuller, or came to the front. Writes: nodes."""
+    stamp = s.nodes[dup, STAMP]
+    length = s.nodes[dup, LEN]
+    room_from = int64(s.nodes[chain, ROOM_FROM])
+    if room_from != NIL and stamp > s.nodes[room_from, STAMP]:
+        s.nodes[chain, ROOM_FROM] = dup
+    top_from = int64(s.nodes[chain, TOP_FROM])
+    is_before = top_from != NIL and stamp > s.nodes[top_from, STAMP]
+    if s.nodes[chain, TOP] != 0 and (length > s.nodes[chain, TOP] or (length == s.nodes[chain, TOP] and is_before)):
+        s.nodes[chain, TOP] = length
+        s.nodes[chain, TOP_FROM] = dup
 
 
-@inlined
-def compare_with_fullest(s, chain, dup, comes_first):
-    """`dup` of `chain`, which has room, became fuller, or came to the front (`comes_first`). Writes: nodes."""
-    fullest = int64(s.nodes[chain, FULLEST])
-    if fullest == NIL:
-        return
-    by = int64(s.nodes[dup, LEN]) - int64(s.nodes[fullest, LEN])
-    if by > 0 or (by == 0 and comes_first):
-        s.nodes[chain, FULLEST] = dup
-    elif by == 0 and dup != fullest:
-        s.nodes[chain, FULLEST] = NIL  # one of the two, but which comes first in the list?
+@kernel
+def first_with_room(s, chain):
+    """The first dup with room of `chain`, which has one, and none that is stale. Writes: nodes."""
+    dup = int64(s.nodes[chain, ROOM_FROM])
+    if dup == NIL:
+        dup = int64(s.nodes[chain, FIRST])
+    while not is_page_sharing_candidate(s, dup, NOW):
+        dup = int64(s.nodes[dup, NEXT])
+    s.nodes[chain, ROOM_FROM] = dup
+    return dup
+
+
+@kernel
+def fullest_with_room(s, chain):
+    """Of the dups with room of `chain`, as above, that with most pages; of several the first. Writes: nodes."""
+    top = int64(s.nodes[chain, TOP])
+    if top == 0:
+        top = s.knobs[Knob.MAX_PAGE_SHARING] - 1
+    dup = int64(s.nodes[chain, TOP_FROM])
+    if dup == NIL:
+        dup = int64(s.nodes[chain, FIRST])
+    while dup != NIL and s.nodes[dup, LEN] != top:
+        dup = int64(s.nodes[dup, NEXT])
+    if dup == NIL:  # there are none with so many any more
+        dup = first_with_room(s, chain)
+        other = dup
+        while other != NIL:
+            if s.nodes[other, LEN] > s.nodes[dup, LEN] and is_page_sharing_candidate(s, other, NOW):
+                dup = other
+            other = int64(s.nodes[other, NEXT])
+    s.nodes[chain, TOP] = s.nodes[dup, LEN]
+    s.nodes[chain, TOP_FROM] = dup
+    return dup
 
 
 @kernel
@@ -136,11 +169,7 @@ def change_length(s, node, by):
     has_room = is_page_sharing_candidate(s, node, NOW)
     s.nodes[chain, ROOMY_DUPS] += int64(has_room) - int64(had_room)
     if has_room and (by > 0 or not had_room):
-        compare_with_fullest(s, chain, node, False)
-    else:
-        forget_fullest(s, chain, node)
-    if has_room and not had_room and s.nodes[chain, ROOM_FROM] != node:
-        s.nodes[chain, ROOM_FROM] = NIL
+        note_room(s, chain, node)
     unsettle(s, chain)
 
 
@@ -159,10 +188,24 @@ def kpfn_gone(s, node, nid):
     elif s.nodes[node, WHERE] == IN_CHAIN:
         chain = int64(s.nodes[node, CHAIN])
         s.nodes[chain, STALE_DUPS] += 1
-        forget_fullest(s, chain, node)
         if is_page_sharing_candidate(s, node, NOW):
             s.nodes[chain, ROOMY_DUPS] -= 1
         unsettle(s, chain)
+
+
+@kernel
+def stamp_anew(s, first):
+    """Gives the dups from `first` on stamps from their number down to 1. Writes: nodes."""
+    n_dups = int64(0)
+    dup = first
+    while dup != NIL:
+        n_dups += 1
+        dup = int64(s.nodes[dup, NEXT])
+    dup = first
+    while dup != NIL:
+        s.nodes[dup, STAMP] = n_dups
+        n_dups -= 1
+        dup = int64(s.nodes[dup, NEXT])
 
 
 @kernel
@@ -174,9 +217,11 @@ def push_dup(s, chain, dup):
     if first != NIL:
         s.nodes[first, PREV] = dup
     s.nodes[chain, FIRST] = dup
+    if s.nodes[first, STAMP] == LAST_STAMP:
+        stamp_anew(s, first)
+    s.nodes[dup, STAMP] = s.nodes[first, STAMP] + 1
     if is_page_sharing_candidate(s, dup, NOW):
-        compare_with_fullest(s, chain, dup, True)
-        s.nodes[chain, ROOM_FROM] = NIL
+        note_room(s, chain, dup)
 
 
 @kernel
@@ -186,6 +231,8 @@ def unlink_dup(s, chain, dup):
     before = int64(s.nodes[dup, PREV])
     if s.nodes[chain, ROOM_FROM] == dup:
         s.nodes[chain, ROOM_FROM] = after
+    if s.nodes[chain, TOP_FROM] == dup:
+        s.nodes[chain, TOP_FROM] = after
     if before == NIL:
         s.nodes[chain, FIRST] = after
     else:

@@ -108,10 +108,9 @@ class Pair:
         return found.node, found.node, self.head
 
 
-def known(pair: Pair) -> tuple[int, int]:
-    """FULLEST, ROOM_FROM"""
-    fullest, room_from = pair.s.nodes[pair.head, [state.FULLEST, state.ROOM_FROM]].tolist()
-    return fullest, room_from
+def known(pair: Pair) -> tuple[int, int, int]:
+    """ROOM_FROM, TOP, TOP_FROM"""
+    return tuple(pair.s.nodes[pair.head, [state.ROOM_FROM, state.TOP, state.TOP_FROM]].tolist())
 
 
 lengths = st.integers(1, MAX_SHARING)
@@ -156,10 +155,12 @@ def test_every_walk_finds_and_leaves_what_the_loop_over_all_dups_does(
         elif what == "wait":
             pair.wait(number)
         assert pair.order == [dup.node for dup in pair.dups]
+        room_from, top, top_from = known(pair)
         roomy = [dup for dup in pair.dups if dup.has_room() and not dup.stale]
-        fullest, room_from = known(pair)
-        assert fullest in (NIL, max(roomy, key=lambda dup: dup.length).node if roomy else NIL)
-        assert room_from == NIL or not {dup.node for dup in roomy} & set(pair.order[: pair.order.index(room_from)])
+        assert not {dup.node for dup in roomy} & set(pair.order[: pair.order.index(room_from) if room_from != NIL else 0])
+        assert all(dup.length <= (top or MAX_SHARING) for dup in roomy)
+        fullest = {dup.node for dup in roomy if dup.length == (top or MAX_SHARING - 1)}
+        assert not fullest & set(pair.order[: pair.order.index(top_from) if top_from != NIL else 0])
 
 
 def test_a_dup_that_a_walk_which_prunes_has_moved_to_the_front_is_the_first_with_room_from_then_on() -> None:
@@ -172,36 +173,44 @@ def test_a_dup_that_a_walk_which_prunes_has_moved_to_the_front_is_the_first_with
     assert pair.walk(MAY_PRUNE)[1] == fuller
 
 
-def test_the_fullest_is_known_after_a_walk_that_prunes_until_it_has_less_or_another_as_much() -> None:
-    pair = Pair(Kernel.V6_12, 0, [2, 2, 4, 3, 3])
+def test_a_walk_that_prunes_goes_on_where_the_last_one_found_the_fullest() -> None:
+    pair = Pair(Kernel.V6_12, 0, [1, 2, 5, 3, 5])
     a, b, c, d, e = pair.dups
-    assert known(pair)[0] == NIL
-    pair.walk(MAY_PRUNE)
-    assert known(pair)[0] == c.node
-    pair.change(a, 1)
-    pair.change(e, -1)
-    assert known(pair)[0] == c.node
-    pair.change(d, 1)
-    assert known(pair)[0] == NIL
-    pair.walk(MAY_PRUNE)
-    assert known(pair)[0] == c.node
-    pair.change(b, 1)
-    pair.change(b, 1)
-    pair.walk(MAY_PRUNE)
-    pair.change(b, 1)
-    assert known(pair)[0] == b.node
-    pair.change(b, 1)  # full
-    assert known(pair)[0] == NIL
+    assert known(pair) == (NIL, 0, NIL)
+    assert [pair.walk(MAY_PRUNE)[1], *known(pair)] == [c.node, a.node, 5, c.node]
+    pair.change(c, 1)  # full
+    assert known(pair) == (a.node, 5, c.node)
+    assert [pair.walk(MAY_PRUNE)[1], *known(pair)] == [e.node, a.node, 5, e.node]
+    pair.change(c, -1)  # before e
+    assert known(pair) == (a.node, 5, c.node)
+    pair.change(c, -1)
+    pair.change(e, -2)
+    assert known(pair) == (a.node, 5, c.node)  # nobody has 5 now
+    assert pair.walk(MAY_PRUNE)[1] == c.node
+    assert (pair.order[0], *known(pair)) == (c.node, c.node, 4, c.node)  # it came to the front
+    pair.change(d, 2)
+    assert known(pair) == (c.node, 5, d.node)
+    assert (a.length, b.length, e.length) == (1, 2, 3)
 
 
 def test_no_dup_is_passed_twice_to_find_the_first_with_room_until_one_gets_room() -> None:
     full = MAX_SHARING
     pair = Pair(Kernel.V6_12, NEVER_MS, [full, full, full - 1, full - 1, 1])
-    a, _, c, d, _ = pair.dups
-    assert [pair.walk(MAY_PRUNE)[1], known(pair)[1]] == [c.node, c.node]
+    a, b, c, d, _ = pair.dups
+    assert [pair.walk(MAY_PRUNE)[1], known(pair)[0]] == [c.node, c.node]
     pair.change(c, 1)
-    assert known(pair)[1] == c.node
-    assert [pair.walk(MAY_PRUNE)[1], known(pair)[1]] == [d.node, d.node]
+    assert known(pair)[0] == c.node
+    assert [pair.walk(MAY_PRUNE)[1], known(pair)[0]] == [d.node, d.node]
+    pair.change(b, -1)
+    assert known(pair)[0] == b.node
     pair.change(a, -1)
-    assert known(pair)[1] == NIL
-    assert pair.walk(MAY_PRUNE)[1] == a.node
+    assert known(pair)[0] == a.node
+    pair.change(b, 1)
+    assert [pair.walk(MAY_PRUNE)[1], known(pair)[0]] == [a.node, a.node]
+
+
+def test_stamps_begin_anew_when_there_are_no_more() -> None:
+    pair = Pair(Kernel.V6_12, 0, [2, 3, 2])
+    pair.s.nodes[pair.order[0], state.STAMP] = state.LAST_STAMP
+    pair.add(4)
+    assert pair.s.nodes[pair.order, state.STAMP].tolist() == [4, 3, 2, 1]
