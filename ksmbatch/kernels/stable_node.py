@@ -17,7 +17,6 @@ from ksmbatch.state import (
     IN_TREE,
     KPFN,
     LAST_NID,
-    LAST_STAMP,
     LEN,
     MEMBER_NEXT,
     MEMBER_NODE,
@@ -28,15 +27,11 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     PREV,
-    ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
-    STAMP,
-    TOP,
-    TOP_FROM,
     UNSETTLED,
     WHERE,
     Knob,
@@ -108,69 +103,15 @@ def is_page_sharing_candidate(s, node, offset):
     return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
 
 
-@inlined
-def note_room(s, chain, dup):
-    """`dup` of `chain`, which has room, had none before, became fuller, or came to the front. Writes: nodes."""
-    stamp = s.nodes[dup, STAMP]
-    length = s.nodes[dup, LEN]
-    room_from = int64(s.nodes[chain, ROOM_FROM])
-    if room_from != NIL and stamp > s.nodes[room_from, STAMP]:
-        s.nodes[chain, ROOM_FROM] = dup
-    top_from = int64(s.nodes[chain, TOP_FROM])
-    is_before = top_from != NIL and stamp > s.nodes[top_from, STAMP]
-    if s.nodes[chain, TOP] != 0 and (length > s.nodes[chain, TOP] or (length == s.nodes[chain, TOP] and is_before)):
-        s.nodes[chain, TOP] = length
-        s.nodes[chain, TOP_FROM] = dup
-
-
-@kernel
-def first_with_room(s, chain):
-    """The first dup with room of `chain`, which has one, and none that is stale. Writes: nodes."""
-    dup = int64(s.nodes[chain, ROOM_FROM])
-    if dup == NIL:
-        dup = int64(s.nodes[chain, FIRST])
-    while not is_page_sharing_candidate(s, dup, NOW):
-        dup = int64(s.nodes[dup, NEXT])
-    s.nodes[chain, ROOM_FROM] = dup
-    return dup
-
-
-@kernel
-def fullest_with_room(s, chain):
-    """Of the dups with room of `chain`, as above, that with most pages; of several the first. Writes: nodes."""
-    top = int64(s.nodes[chain, TOP])
-    if top == 0:
-        top = s.knobs[Knob.MAX_PAGE_SHARING] - 1
-    dup = int64(s.nodes[chain, TOP_FROM])
-    if dup == NIL:
-        dup = int64(s.nodes[chain, FIRST])
-    while dup != NIL and s.nodes[dup, LEN] != top:
-        dup = int64(s.nodes[dup, NEXT])
-    if dup == NIL:  # there are none with so many any more
-        dup = first_with_room(s, chain)
-        other = dup
-        while other != NIL:
-            if s.nodes[other, LEN] > s.nodes[dup, LEN] and is_page_sharing_candidate(s, other, NOW):
-                dup = other
-            other = int64(s.nodes[other, NEXT])
-    s.nodes[chain, TOP] = s.nodes[dup, LEN]
-    s.nodes[chain, TOP_FROM] = dup
-    return dup
-
-
 @kernel
 def change_length(s, node, by):
     """An rmap_item joined (1) or left (-1) `node`. Writes: nodes, trees."""
     had_room = is_page_sharing_candidate(s, node, NOW)
     s.nodes[node, LEN] += by
-    if s.nodes[node, WHERE] != IN_CHAIN:
-        return
-    chain = int64(s.nodes[node, CHAIN])
-    has_room = is_page_sharing_candidate(s, node, NOW)
-    s.nodes[chain, ROOMY_DUPS] += int64(has_room) - int64(had_room)
-    if has_room and (by > 0 or not had_room):
-        note_room(s, chain, node)
-    unsettle(s, chain)
+    if s.nodes[node, WHERE] == IN_CHAIN:
+        chain = int64(s.nodes[node, CHAIN])
+        s.nodes[chain, ROOMY_DUPS] += int64(is_page_sharing_candidate(s, node, NOW)) - int64(had_room)
+        unsettle(s, chain)
 
 
 @kernel
@@ -194,21 +135,6 @@ def kpfn_gone(s, node, nid):
 
 
 @kernel
-def stamp_anew(s, first):
-    """Gives the dups from `first` on stamps from their number down to 1. Writes: nodes."""
-    n_dups = int64(0)
-    dup = first
-    while dup != NIL:
-        n_dups += 1
-        dup = int64(s.nodes[dup, NEXT])
-    dup = first
-    while dup != NIL:
-        s.nodes[dup, STAMP] = n_dups
-        n_dups -= 1
-        dup = int64(s.nodes[dup, NEXT])
-
-
-@kernel
 def push_dup(s, chain, dup):
     """Puts `dup` first in the hlist of `chain`. Writes: nodes."""
     first = int64(s.nodes[chain, FIRST])
@@ -217,11 +143,6 @@ def push_dup(s, chain, dup):
     if first != NIL:
         s.nodes[first, PREV] = dup
     s.nodes[chain, FIRST] = dup
-    if s.nodes[first, STAMP] == LAST_STAMP:
-        stamp_anew(s, first)
-    s.nodes[dup, STAMP] = s.nodes[first, STAMP] + 1
-    if is_page_sharing_candidate(s, dup, NOW):
-        note_room(s, chain, dup)
 
 
 @kernel
@@ -229,10 +150,6 @@ def unlink_dup(s, chain, dup):
     """Takes `dup` out of the hlist of `chain`. Writes: nodes."""
     after = int64(s.nodes[dup, NEXT])
     before = int64(s.nodes[dup, PREV])
-    if s.nodes[chain, ROOM_FROM] == dup:
-        s.nodes[chain, ROOM_FROM] = after
-    if s.nodes[chain, TOP_FROM] == dup:
-        s.nodes[chain, TOP_FROM] = after
     if before == NIL:
         s.nodes[chain, FIRST] = after
     else:
