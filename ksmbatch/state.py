@@ -3,6 +3,7 @@
 Nothing here changes state; the kernels do. No Python object exists per page.
 """
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
@@ -58,7 +59,8 @@ NODE_PAGES, OFFLINE, NEAREST = 0, 1, 2
 STABLE_ROOT, STABLE_LOGGED, STABLE_HOT, STABLE_CHAINS, UNSTABLE_ROOT, UNSTABLE_EXACT, UNSTABLE_LEFTOVER = range(7)
 LOOK_KNOWN, LOOK_FIRST, LOOK_END, LOOK_LOW, LOOK_HIGH, LOOK_LOWEST, LOOK_HIGHEST, UNSTABLE_CHANGED = range(7, 15)
 WATCHED, WATCH_FIRST, WATCH_END, WATCH_LOW, WATCH_HIGH = range(15, 20)
-TREE_ROWS = 20
+OLDEST_CHAIN, NEWEST_CHAIN = range(20, 22)
+TREE_ROWS = 22
 
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
 # to look at what hangs there, which is a chain or stale; 1: or at something below it
@@ -70,7 +72,9 @@ STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
 CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
 SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(9, 13)
-NODE_COLUMNS = 13
+# and their list, in the order in which they were pruned last
+OLDER, NEWER = range(13, 15)
+NODE_COLUMNS = 16  # a cache line of the CPU
 # the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call
 # that was; in which call the rmap walk has missed a mapping
@@ -185,7 +189,8 @@ class Scan(IntEnum):
     HINTED = 32  # ... and of those the CPU was told
     NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
     LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing since `watch` was made
-    LAST_MM = 35  # an mm whose pages were asked for last
+    LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
+    LAST_MM = 36  # an mm whose pages were asked for last
 
 
 class State(NamedTuple):
@@ -219,11 +224,11 @@ class State(NamedTuple):
     members: np.ndarray
     """int32[n_members, 4]: the hlists of stable nodes."""
     nodes: np.ndarray
-    """int32[n_nodes, 13]: stable nodes, which are chains, dups in chains, or plain."""
+    """int32[n_nodes, 16]: stable nodes, which are chains, dups in chains, or plain."""
     node_prune_time: np.ndarray
     """int64[n_nodes]: chain_prune_time, jiffies."""
     trees: np.ndarray
-    """int32[20, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
+    """int32[22, n_nids], per node. STABLE_ROOT: content + 1. STABLE_LOGGED: entries of stable_log. STABLE_HOT: nodes of the
     stable tree that a walk would change (stale ones, unsettled chains). STABLE_CHAINS. UNSTABLE_ROOT: page + 1.
     LOOK_KNOWN: 1: of the contents held once, only those from LOOK_FIRST to before LOOK_END are searched for past something
     with LOOK, and of those held twice, those between LOOK_LOW and LOOK_HIGH; LOOK_LOWEST, LOOK_HIGHEST: contents with LOOK,
@@ -231,7 +236,7 @@ class State(NamedTuple):
     built and followed. UNSTABLE_LEFTOVER: 1: the kernel forgot to reset the tree; 2: and freed all its rmap_items.
     UNSTABLE_CHANGED: pages in the unstable tree that were written, while its shape is not built yet. WATCHED: 1: of the pages
     at rest that search this tree, `watch` has those with contents from WATCH_FIRST to before WATCH_END, or held twice and
-    between WATCH_LOW and WATCH_HIGH."""
+    between WATCH_LOW and WATCH_HIGH. OLDEST_CHAIN, NEWEST_CHAIN: the ends of the list of the stable tree's chains."""
     by_content: np.ndarray
     """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
     UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
@@ -342,12 +347,21 @@ def tabled(state: State) -> State:
 
 # room for this many stable nodes and members must be left before a visit begins (Status.GROW otherwise)
 SPARE_NODES, SPARE_MEMBERS = 4, 4
+CACHE_LINE = 64  # bytes
 
 
 def index_words(n_dup: int) -> int:
     """Words of 32 bits in a row of `stable_index`, of all levels."""
     words = -(-n_dup // 32)
     return words if words <= 1 else words + index_words(words)
+
+
+def aligned_zeros(dtype: type, *shape: int) -> np.ndarray:
+    """As np.zeros(), but beginning with a cache line of the CPU."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(n_bytes + CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % CACHE_LINE
+    return room[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 def allocate(
@@ -377,6 +391,7 @@ def allocate(
 
     scan = zeros(np.int64, len(Scan))
     scan[[Scan.CUR_MM, Scan.SLOT_FIRST, Scan.SLOT_LAST]] = NO_MM
+    scan[Scan.LATEST_NS] = FOREVER
     scan[[Scan.NEXT_NODE, Scan.NEXT_MEMBER]] = 1
     scan[Scan.FREE_FRAME] = NO_FRAME
     scan[Scan.NEXT_FRAME] = n_pages
@@ -399,11 +414,11 @@ def allocate(
         pfns=np.zeros((n_nids, max(n_pages, node_pages) + 4 if keep_pfns else 0), np.int32),
         numa=numa,
         members=zeros(np.int32, n_members, 4),
-        nodes=zeros(np.int32, n_nodes, NODE_COLUMNS),
+        nodes=aligned_zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
         trees=zeros(np.int32, TREE_ROWS, n_nids),
         by_content=zeros(np.int32, n_nids, n_dup, 4),
-        stable_links=zeros(np.int32, n_nids, n_dup + 1, 8),
+        stable_links=aligned_zeros(np.int32, n_nids, n_dup + 1, 8),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
         stable_index=zeros(np.uint32, n_nids, index_words(n_dup)),
         unstable_links=zeros(np.int32, n_pages + 1, 5),
@@ -432,7 +447,7 @@ def grow(state: State) -> State:
     def enlarged(pool: np.ndarray, used: int) -> np.ndarray:
         if used * 2 < len(pool):
             return pool
-        larger = np.zeros((2 * len(pool), *pool.shape[1:]), pool.dtype)
+        larger = aligned_zeros(pool.dtype.type, 2 * len(pool), *pool.shape[1:])
         larger[: len(pool)] = pool
         return larger
 

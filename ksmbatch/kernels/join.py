@@ -10,7 +10,7 @@ from ksmbatch.accel import kernel
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.resting import MERGED, rest, take_budget
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune
-from ksmbatch.kernels.stable_node import NOW, add_member, change_length, is_chain, is_page_sharing_candidate
+from ksmbatch.kernels.stable_node import NOW, add_member, change_length, is_chain, is_page_sharing_candidate, settle
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
 from ksmbatch.kernels.twins import tree_of
@@ -21,6 +21,7 @@ from ksmbatch.state import (
     CHAIN,
     CHECKSUM,
     FIRST,
+    FOUND,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -43,6 +44,7 @@ from ksmbatch.state import (
     PAGE_NID,
     PROT_NONE,
     ROOMY_DUPS,
+    SETTLED_PRUNED,
     STABLE,
     STABLE_AT,
     STALE_DUPS,
@@ -113,9 +115,13 @@ def join(s, page, mm, node):
     s.node_counters[home, NodeCounter.REMOTE_MAPPINGS] += int64(knid != home) - int64(nid != home)
     s.counters[Counter.FRAMES_IN_USE] -= 1
     # its rmap_item joins the node
-    if s.nodes[node, WHERE] == IN_CHAIN:
-        may_prune(s, int64(s.nodes[node, CHAIN]), MAY_PRUNE)
+    chain = int64(s.nodes[node, CHAIN]) if s.nodes[node, WHERE] == IN_CHAIN else NIL
+    if chain != NIL:
+        may_prune(s, chain, MAY_PRUNE)
     change_length(s, node, int64(1))
+    if chain != NIL and is_page_sharing_candidate(s, node, NOW):
+        settle(s, chain, SETTLED_PRUNED)  # see node_to_join()
+        s.nodes[chain, FOUND] = node
     s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm, MERGING] += 1

@@ -185,6 +185,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     )
     s.scan[Scan.REGION_END] = end
     s.scan[Scan.CAREFUL] = careful
+    s.scan[Scan.LATEST_NS] = FOREVER if careful else s.counters[Counter.TIME_NS] + latest
     s.scan[Scan.PASSED_TO] = end if careful else first
     if not careful:
         s.scan[Scan.PENDING_MERGED] = merged
@@ -312,12 +313,15 @@ def scan_region(s, until_ns):
             if node != NIL:
                 join(s, page, mm, node)
                 page += 1
+                if lively:
+                    lively = lively_trees(s)
                 continue
         if not visit(s, page, mm):
             return Status.UNDEFINED
         page += 1
         lively = lively_trees(s)
     s.scan[Scan.REGION_END] = 0
+    s.scan[Scan.LATEST_NS] = FOREVER
     return Status.DONE
 
 

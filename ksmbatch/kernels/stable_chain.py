@@ -39,10 +39,14 @@ from ksmbatch.state import (
     MEMBER_NEXT,
     MEMBER_PAGE,
     MERGING,
+    NEWER,
+    NEWEST_CHAIN,
     NEXT,
     NID,
     NIL,
     NO_FRAME,
+    OLDER,
+    OLDEST_CHAIN,
     ROOMY_DUPS,
     SETTLED,
     SETTLED_PRUNED,
@@ -76,6 +80,7 @@ def tree_erase(s, node):
     s.by_content[nid, content, STABLE_AT] = NIL
     if is_chain(s, node):
         s.trees[STABLE_CHAINS, nid] -= 1
+        leave_chains(s, node)
         settle(s, node, SETTLED_PRUNED)
     elif s.nodes[node, KPFN] == NO_FRAME:
         s.trees[STABLE_HOT, nid] -= 1
@@ -151,6 +156,7 @@ def alloc_stable_node_chain(s, dup):
     tree_replace(s, dup, chain)
     nid = int64(s.nodes[chain, NID])
     s.trees[STABLE_CHAINS, nid] += 1
+    join_chains(s, chain)
     s.trees[STABLE_HOT, nid] += 1  # unsettled
     add_dup(s, dup, chain)
     return chain
@@ -163,6 +169,7 @@ def collapse_chain(s, chain, dup):
     s.counters[Counter.STABLE_NODE_CHAINS] -= 1
     s.counters[Counter.STABLE_NODE_DUPS] -= 1
     s.trees[STABLE_CHAINS, nid] -= 1
+    leave_chains(s, chain)
     settle(s, chain, SETTLED_PRUNED)
     tree_replace(s, chain, dup)
     free_stable_node(s, chain)
@@ -220,6 +227,43 @@ def jiffies_of(milliseconds):
 
 
 @inlined
+def join_chains(s, chain):
+    """`chain` was pruned just now, as far as its delay is concerned. Writes: nodes, trees."""
+    nid = int64(s.nodes[chain, NID])
+    newest = int64(s.trees[NEWEST_CHAIN, nid])
+    s.nodes[chain, OLDER] = newest
+    s.nodes[chain, NEWER] = NIL
+    if newest != NIL:
+        s.nodes[newest, NEWER] = chain
+    else:
+        s.trees[OLDEST_CHAIN, nid] = chain
+    s.trees[NEWEST_CHAIN, nid] = chain
+
+
+@inlined
+def leave_chains(s, chain):
+    """`chain` is no longer in its tree's list of chains. Writes: nodes, trees."""
+    nid = int64(s.nodes[chain, NID])
+    older = int64(s.nodes[chain, OLDER])
+    newer = int64(s.nodes[chain, NEWER])
+    if older != NIL:
+        s.nodes[older, NEWER] = newer
+    else:
+        s.trees[OLDEST_CHAIN, nid] = newer
+    if newer != NIL:
+        s.nodes[newer, OLDER] = older
+    else:
+        s.trees[NEWEST_CHAIN, nid] = older
+
+
+@inlined
+def waits_beyond_region(s, chain):
+    """Whether `chain` cannot become due for pruning before the end of the open region. Reads: node_prune_time, knobs, scan."""
+    due = s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS])
+    return s.scan[Scan.LATEST_NS] // NS_PER_JIFFY < due
+
+
+@inlined
 def is_to_be_looked_at(s, node):
     """Whether a walk that passes `node`, which hangs in a tree, may change it. Reads: nodes, knobs, counters.
 
@@ -232,6 +276,8 @@ def is_to_be_looked_at(s, node):
     delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
     if delay == 0 or delay >= INT_OVERFLOW:
         return False  # every walk prunes, and it is settled by one; no walk prunes
+    if waits_beyond_region(s, node):
+        return False
     catch_up(s)
     return s.counters[Counter.TIME_NS] // NS_PER_JIFFY >= s.node_prune_time[node] + jiffies_of(delay)
 
@@ -241,15 +287,19 @@ def may_prune(s, chain, prune):
     """Whether a walk that may prune does prune `chain` now, as the delay allows; if so, the delay starts anew.
 
     Mirrors: mm/ksm.c stable_node_dup(), the test with time_before()
-    Reads: knobs, counters. Writes: node_prune_time.
+    Reads: knobs, counters. Writes: node_prune_time, nodes, trees.
     """
     if prune == NO_PRUNE or s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] >= INT_OVERFLOW:
+        return False
+    if waits_beyond_region(s, chain):
         return False
     catch_up(s)
     now = s.counters[Counter.TIME_NS] // NS_PER_JIFFY
     if now < s.node_prune_time[chain] + jiffies_of(s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]):
         return False
     s.node_prune_time[chain] = now
+    leave_chains(s, chain)
+    join_chains(s, chain)
     return True
 
 

@@ -23,6 +23,7 @@ from ksmbatch.kernels.stable_chain import (
     tree_erase,
     tree_insert,
     tree_replace,
+    waits_beyond_region,
 )
 from ksmbatch.kernels.stable_node import (
     NOW,
@@ -60,6 +61,7 @@ from ksmbatch.state import (
     NID,
     NIL,
     NO_FRAME,
+    OLDEST_CHAIN,
     RIGHT,
     STABLE,
     STABLE_AT,
@@ -117,8 +119,10 @@ def is_calm(s, nid):
     if s.trees[STABLE_HOT, nid] != 0 or s.knobs[Knob.FORCE_EXACT]:
         return False
     delay = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS]
-    # with a delay, passing a chain that is due starts its delay anew
-    return s.trees[STABLE_CHAINS, nid] == 0 or delay == 0 or delay >= INT_OVERFLOW
+    if s.trees[STABLE_CHAINS, nid] == 0 or delay == 0 or delay >= INT_OVERFLOW:
+        return True
+    # passing a chain that is due starts its delay anew
+    return waits_beyond_region(s, int64(s.trees[OLDEST_CHAIN, nid]))
 
 
 @kernel
