@@ -141,7 +141,8 @@ def watch_anew(s, lively):
         first = word * PAGES_PER_WORD
         for page in range(first, min(first + PAGES_PER_WORD, len(s.pages))):
             content = int64(s.pages[page, CHECKSUM])
-            if (content < n_held or least <= content < most) and s.cohort[page] >= SEARCHING:
+            # without a branch, for what a page holds cannot be foretold
+            if (s.cohort[page] >= SEARCHING) & ((content < n_held) | ((content >= least) & (content < most))):
                 bits |= int64(is_watched(s, int64(s.page_bytes[page, ITEM_NID]), content)) << (page - first)
         s.watch[word] = bits
 
