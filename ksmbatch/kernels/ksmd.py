@@ -8,6 +8,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
 from ksmbatch.kernels.fault import unmerge_pages
+from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join, node_to_join
 from ksmbatch.kernels.looking import first_that_looks, lively_trees
@@ -32,7 +33,7 @@ from ksmbatch.kernels.resting import (
 )
 from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
-from ksmbatch.kernels.smart_scan import should_skip_rmap_item, visit_unknown
+from ksmbatch.kernels.smart_scan import should_skip_rmap_item
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_tree import remove_all_stable_nodes
 from ksmbatch.kernels.unstable_tree import free_all_trees, reset_unstable_tree
