@@ -66,6 +66,11 @@ STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
 CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
 SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(9, 13)
+# and in columns that chains have no use for: the dup before which none has room; the most pages that one with room may have (0:
+# not known); the dup before which none with room has so many. Instead of a dup NIL: the first
+ROOM_FROM, TOP, TOP_FROM = CHAIN, PREV, NEXT
+# of dups only: falls from the first of the list to the last
+STAMP, LAST_STAMP = ROOMY_DUPS, np.int64(2**31 - 1)
 NODE_COLUMNS = 13
 # the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call
