@@ -74,6 +74,11 @@ CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 SETTLED, FOUND, STALE_DUPS, ROOMY_DUPS = range(9, 13)
 # and their list, in the order in which they were pruned last
 OLDER, NEWER = range(13, 15)
+# and in columns that chains have no use for: the dup before which none has room; the most pages that one with room may have (0:
+# not known); the dup before which none with room has so many. Instead of a dup NIL: the first
+ROOM_FROM, TOP, TOP_FROM = CHAIN, PREV, NEXT
+# of dups only: falls from the first of the list to the last
+STAMP, LAST_STAMP = ROOMY_DUPS, np.int64(2**31 - 1)
 NODE_COLUMNS = 16  # a cache line of the CPU
 # the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call

@@ -130,6 +130,22 @@ def chains_are_recounted(v: StateView) -> Faults:
         yield from differs(f"dups with room of chain {chain}", head[state.ROOMY_DUPS], roomy)
 
 
+def chains_know_where_there_is_room(v: StateView) -> Faults:
+    """Stamps fall; none has room before ROOM_FROM, none with room more than TOP pages, and before TOP_FROM none so many."""
+    for chain, dups in v.chains.items():
+        stamps = [v.nodes[dup][state.STAMP] for dup in dups]
+        if any(stamp <= after for stamp, after in pairwise(stamps)):
+            yield f"chain {chain} has stamps {stamps}"
+        roomy = [dup for dup in dups if v.has_room(dup) and v.nodes[dup][state.KPFN] != NO_FRAME]
+        room_from, top, top_from = (v.nodes[chain][column] for column in (state.ROOM_FROM, state.TOP, state.TOP_FROM))
+        if any(v.nodes[dup][state.LEN] > top > 0 for dup in roomy):
+            yield f"chain {chain} has a dup with room and more than {top} pages"
+        fullest = [dup for dup in roomy if v.nodes[dup][state.LEN] == (top or v.knob[Knob.MAX_PAGE_SHARING] - 1)]
+        for start, found in ((room_from, roomy), (top_from, fullest)):
+            if start != NIL and (start not in dups or set(found) & set(dups[: dups.index(start)])):
+                yield f"chain {chain} has such a dup before {start}"
+
+
 def trees_know_what_walks_change(v: StateView) -> Faults:
     """STABLE_HOT counts stale nodes in a tree and unsettled chains, STABLE_CHAINS chains; LOOK marks both, if not logged."""
     trees = v.state.trees

@@ -13,7 +13,9 @@ from ksmbatch.kernels.stable_node import (
     NOW,
     alloc_stable_node,
     drop_member,
+    first_with_room,
     free_stable_node,
+    fullest_with_room,
     is_chain,
     is_page_sharing_candidate,
     push_dup,
@@ -313,10 +315,10 @@ def find_dup(s, chain, prune):
     old = s.knobs[Knob.KERNEL] < Kernel.V6_12
     found = NIL
     found_length = 0
-    first_with_room = NIL
+    with_room = NIL
     roomy = int64(s.nodes[chain, ROOMY_DUPS])
     dup = int64(s.nodes[chain, FIRST])
-    # behind the last one with room, and the last stale one, there is nothing to see: chains have 100,000 dups at times
+    # behind the last one with room, and the last stale one, there is nothing to see
     while dup != NIL and (roomy > 0 or found == NIL or s.nodes[chain, STALE_DUPS] > 0):
         after = int64(s.nodes[dup, NEXT])
         if ksm_get_folio(s, dup) == NO_FRAME:
@@ -325,8 +327,8 @@ def find_dup(s, chain, prune):
         room = is_page_sharing_candidate(s, dup, NOW)
         length = int64(s.nodes[dup, LEN])
         roomy -= int64(room)
-        if room and first_with_room == NIL:
-            first_with_room = dup
+        if room and with_room == NIL:
+            with_room = dup
         if found == NIL:
             better = room or not old
         else:
@@ -337,7 +339,7 @@ def find_dup(s, chain, prune):
             if not prune and room:
                 break
         dup = after
-    return found, first_with_room
+    return found, with_room
 
 
 @kernel
@@ -364,13 +366,17 @@ def stable_node_chain(s, node, prune):
             return int64(s.nodes[first, KPFN]), NIL, node
         return int64(s.nodes[found, KPFN]), found, node
     n_stale = int64(s.nodes[node, STALE_DUPS])
-    if n_stale == 0 and s.nodes[node, ROOMY_DUPS] == 0:
-        # all full: the walk over the dups, thousands of them at times, would find no room and take the first, or none on 6.1
-        found = NIL if old else first
-        first_with_room = NIL
-    else:
-        found, first_with_room = find_dup(s, node, prunes)
+    if n_stale != 0:
+        found, with_room = find_dup(s, node, prunes)
         first = int64(s.nodes[node, FIRST])
+    elif s.nodes[node, ROOMY_DUPS] == 0:
+        # all full: the walk over the dups would find no room and take the first, or none on 6.1
+        found = NIL if old else first
+        with_room = NIL
+    else:
+        # what that walk would find is mostly known: there are 100,000 dups at times
+        with_room = first_with_room(s, node)
+        found = fullest_with_room(s, node) if prunes else with_room
     if first == NIL:
         free_stable_node_chain(s, node)
         return NO_FRAME, NIL, node
@@ -383,26 +389,27 @@ def stable_node_chain(s, node, prune):
     if moves:
         unlink_dup(s, node, found)
         push_dup(s, node, found)
+        if s.nodes[node, SETTLED] != UNSETTLED:
+            # it was settled for walks that do not prune, and for them this one is the first with room now
+            s.nodes[node, FOUND] = found
     elif n_stale == s.nodes[node, STALE_DUPS]:
-        settle_if_stable(s, node, found, first_with_room, kind)
+        settle_if_stable(s, node, found, with_room, kind)
     if found == NIL:
         return int64(s.nodes[first, KPFN]), NIL, node  # 6.1: all full
     return int64(s.nodes[found, KPFN]), found, node
 
 
 @kernel
-def settle_if_stable(s, chain, found, first_with_room, kind):
+def settle_if_stable(s, chain, found, with_room, kind):
     """Notes what a walk over `chain` found that changed nothing, if walks of the other kind change nothing either.
 
     A walk that may not prune takes the first dup with room, and moves it to the front; one that prunes takes the fullest.
-    With a delay, is_observable() sees to the walks that prune.
+    With a delay, is_to_be_looked_at() sees to the walks that prune.
     Writes: nodes, trees.
     """
     first = int64(s.nodes[chain, FIRST])
     timed = s.knobs[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] > 0
-    other_moves = (
-        first_with_room != NIL and first_with_room != first and is_page_sharing_candidate(s, first_with_room, AND_ONE_MORE)
-    )
+    other_moves = with_room != NIL and with_room != first and is_page_sharing_candidate(s, with_room, AND_ONE_MORE)
     if not other_moves and (timed or kind == SETTLED_PRUNED):
         settle(s, chain, kind)
         s.nodes[chain, FOUND] = found

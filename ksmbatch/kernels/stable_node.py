@@ -17,6 +17,7 @@ from ksmbatch.state import (
     IN_TREE,
     KPFN,
     LAST_NID,
+    LAST_STAMP,
     LEN,
     MEMBER_NEXT,
     MEMBER_NODE,
@@ -27,11 +28,15 @@ from ksmbatch.state import (
     NIL,
     NO_FRAME,
     PREV,
+    ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
+    STAMP,
+    TOP,
+    TOP_FROM,
     UNSETTLED,
     WHERE,
     Knob,
@@ -103,15 +108,81 @@ def is_page_sharing_candidate(s, node, offset):
     return length != 0 and length + offset < s.knobs[Knob.MAX_PAGE_SHARING]
 
 
+@inlined
+def note_room(s, chain, dup):
+    """`dup` of `chain`, which has room, had none before, became fuller, or came to the front. Writes: nodes."""
+    stamp = s.nodes[dup, STAMP]
+    length = s.nodes[dup, LEN]
+    room_from = int64(s.nodes[chain, ROOM_FROM])
+    if room_from != NIL and stamp > s.nodes[room_from, STAMP]:
+        s.nodes[chain, ROOM_FROM] = dup
+    top_from = int64(s.nodes[chain, TOP_FROM])
+    is_before = top_from != NIL and stamp > s.nodes[top_from, STAMP]
+    if s.nodes[chain, TOP] != 0 and (length > s.nodes[chain, TOP] or (length == s.nodes[chain, TOP] and is_before)):
+        s.nodes[chain, TOP] = length
+        s.nodes[chain, TOP_FROM] = dup
+
+
+@kernel
+def first_with_room(s, chain):
+    """The first dup with room of `chain`, which has one, and none that is stale. Writes: nodes."""
+    dup = int64(s.nodes[chain, ROOM_FROM])
+    if dup == NIL:
+        dup = int64(s.nodes[chain, FIRST])
+    while not is_page_sharing_candidate(s, dup, NOW):
+        dup = int64(s.nodes[dup, NEXT])
+    s.nodes[chain, ROOM_FROM] = dup
+    return dup
+
+
+@kernel
+def fullest_with_room(s, chain):
+    """Of the dups with room of `chain`, as above, that with most pages; of several the first. Writes: nodes."""
+    top = int64(s.nodes[chain, TOP])
+    if top == 0:
+        top = s.knobs[Knob.MAX_PAGE_SHARING] - 1
+    start = int64(s.nodes[chain, TOP_FROM])
+    if start == NIL:
+        start = int64(s.nodes[chain, FIRST])
+    unseen = int64(s.nodes[chain, ROOMY_DUPS])
+    fullest = NIL
+    most = int64(0)
+    dup = start
+    while unseen > 0 and dup != NIL and most != top:
+        if is_page_sharing_candidate(s, dup, NOW):
+            unseen -= 1
+            if s.nodes[dup, LEN] > most:
+                fullest = dup
+                most = int64(s.nodes[dup, LEN])
+        dup = int64(s.nodes[dup, NEXT])
+    if unseen > 0 and most != top:  # nobody has so many any more, and one before them goes before one that has the same
+        most -= 1
+        dup = first_with_room(s, chain)
+        while unseen > 0 and dup != start:
+            if is_page_sharing_candidate(s, dup, NOW):
+                unseen -= 1
+                if s.nodes[dup, LEN] > most:
+                    fullest = dup
+                    most = int64(s.nodes[dup, LEN])
+            dup = int64(s.nodes[dup, NEXT])
+    s.nodes[chain, TOP] = s.nodes[fullest, LEN]
+    s.nodes[chain, TOP_FROM] = fullest
+    return fullest
+
+
 @kernel
 def change_length(s, node, by):
     """An rmap_item joined (1) or left (-1) `node`. Writes: nodes, trees."""
     had_room = is_page_sharing_candidate(s, node, NOW)
     s.nodes[node, LEN] += by
-    if s.nodes[node, WHERE] == IN_CHAIN:
-        chain = int64(s.nodes[node, CHAIN])
-        s.nodes[chain, ROOMY_DUPS] += int64(is_page_sharing_candidate(s, node, NOW)) - int64(had_room)
-        unsettle(s, chain)
+    if s.nodes[node, WHERE] != IN_CHAIN:
+        return
+    chain = int64(s.nodes[node, CHAIN])
+    has_room = is_page_sharing_candidate(s, node, NOW)
+    s.nodes[chain, ROOMY_DUPS] += int64(has_room) - int64(had_room)
+    if has_room and (by > 0 or not had_room):
+        note_room(s, chain, node)
+    unsettle(s, chain)
 
 
 @kernel
@@ -135,6 +206,21 @@ def kpfn_gone(s, node, nid):
 
 
 @kernel
+def stamp_anew(s, first):
+    """Gives the dups from `first` on stamps from their number down to 1. Writes: nodes."""
+    n_dups = int64(0)
+    dup = first
+    while dup != NIL:
+        n_dups += 1
+        dup = int64(s.nodes[dup, NEXT])
+    dup = first
+    while dup != NIL:
+        s.nodes[dup, STAMP] = n_dups
+        n_dups -= 1
+        dup = int64(s.nodes[dup, NEXT])
+
+
+@kernel
 def push_dup(s, chain, dup):
     """Puts `dup` first in the hlist of `chain`. Writes: nodes."""
     first = int64(s.nodes[chain, FIRST])
@@ -143,6 +229,11 @@ def push_dup(s, chain, dup):
     if first != NIL:
         s.nodes[first, PREV] = dup
     s.nodes[chain, FIRST] = dup
+    if s.nodes[first, STAMP] == LAST_STAMP:
+        stamp_anew(s, first)
+    s.nodes[dup, STAMP] = s.nodes[first, STAMP] + 1
+    if is_page_sharing_candidate(s, dup, NOW):
+        note_room(s, chain, dup)
 
 
 @kernel
@@ -150,6 +241,10 @@ def unlink_dup(s, chain, dup):
     """Takes `dup` out of the hlist of `chain`. Writes: nodes."""
     after = int64(s.nodes[dup, NEXT])
     before = int64(s.nodes[dup, PREV])
+    if s.nodes[chain, ROOM_FROM] == dup:
+        s.nodes[chain, ROOM_FROM] = after
+    if s.nodes[chain, TOP_FROM] == dup:
+        s.nodes[chain, TOP_FROM] = after
     if before == NIL:
         s.nodes[chain, FIRST] = after
     else:

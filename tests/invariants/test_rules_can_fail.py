@@ -296,6 +296,28 @@ def note_the_wrong_dup(s: State) -> None:
     s.nodes[settled, state.FOUND] = state.NIL
 
 
+def give_a_dup_the_stamp_of_the_next(s: State) -> None:
+    first = np.flatnonzero((s.nodes[:, state.WHERE] == state.IN_CHAIN) & (s.nodes[:, state.NEXT] != state.NIL))[0]
+    s.nodes[first, state.STAMP] = s.nodes[s.nodes[first, state.NEXT], state.STAMP]
+
+
+def look_for_the_fullest_in_another_chain(s: State) -> None:
+    chain = chain_of(s)
+    others = (s.nodes[:, state.WHERE] == state.IN_CHAIN) & (s.nodes[:, state.CHAIN] != chain)
+    s.nodes[chain, state.TOP_FROM] = np.flatnonzero(others)[0]
+
+
+def expect_less_in_dups_with_room(s: State) -> None:
+    roomy = (s.nodes[:, state.WHERE] == state.IN_CHAIN) & (s.nodes[:, state.LEN] == s.knobs[Knob.MAX_PAGE_SHARING] - 1)
+    s.nodes[s.nodes[np.flatnonzero(roomy)[0], state.CHAIN], state.TOP] = 1
+
+
+def look_for_room_behind_the_first_that_has_some(s: State) -> None:
+    of_chain = (s.nodes[:, state.WHERE] == state.IN_CHAIN) & (s.nodes[:, state.LEN] < s.knobs[Knob.MAX_PAGE_SHARING])
+    roomy = np.flatnonzero(of_chain & (s.nodes[:, state.NEXT] != state.NIL))[0]
+    s.nodes[s.nodes[roomy, state.CHAIN], state.ROOM_FROM] = s.nodes[roomy, state.NEXT]
+
+
 def cut_the_list_of_mms(s: State) -> None:
     s.mms[s.scan[Scan.SLOT_FIRST], state.SLOT_NEXT] = state.NO_MM
 
@@ -380,6 +402,10 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("chains_are_recounted", give_a_dup_another_chain),
     ("chains_are_recounted", count_a_stale_dup_more),
     ("chains_are_recounted", count_a_dup_with_room_more),
+    ("chains_know_where_there_is_room", give_a_dup_the_stamp_of_the_next),
+    ("chains_know_where_there_is_room", look_for_the_fullest_in_another_chain),
+    ("chains_know_where_there_is_room", expect_less_in_dups_with_room),
+    ("chains_know_where_there_is_room", look_for_room_behind_the_first_that_has_some),
     ("trees_know_what_walks_change", overlook_a_stale_node),
     ("trees_know_what_walks_change", count_a_chain_more),
     ("trees_know_what_walks_change", overlook_a_chain_on_the_way),
