@@ -137,14 +137,25 @@ def watch_anew(s, lively):
             least = min(least, int64(s.trees[WATCH_FIRST, nid]))
             most = max(most, int64(s.trees[WATCH_END, nid]))
     for word in range(len(s.watch)):
-        bits = int64(0)
         first = word * PAGES_PER_WORD
-        for page in range(first, min(first + PAGES_PER_WORD, len(s.pages))):
+        end = min(first + PAGES_PER_WORD, len(s.pages))
+        found = int64(0)
+        for page in range(first, end):  # without a branch, since what a page holds cannot be foretold
             content = int64(s.pages[page, CHECKSUM])
-            # without a branch, for what a page holds cannot be foretold
-            if (s.cohort[page] >= SEARCHING) & ((content < n_held) | ((content >= least) & (content < most))):
-                bits |= int64(is_watched(s, int64(s.page_bytes[page, ITEM_NID]), content)) << (page - first)
-        s.watch[word] = bits
+            is_within = ((content - n_held) | (~(content - least) & (content - most))) >> 63
+            found |= is_within & ((SEARCHING - 1 - int64(s.cohort[page])) >> 63)
+        s.watch[word] = watched_of(s, first, end) if found else 0
+
+
+@inlined
+def watched_of(s, first, end):
+    """The pages of [first, end), of one word, that are to be watched, as bits. Reads: cohort, pages, page_bytes, trees."""
+    bits = int64(0)
+    for page in range(first, end):
+        if s.cohort[page] >= SEARCHING:
+            watched = is_watched(s, int64(s.page_bytes[page, ITEM_NID]), int64(s.pages[page, CHECKSUM]))
+            bits |= int64(watched) << (page - first)
+    return bits
 
 
 @kernel
