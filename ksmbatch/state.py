@@ -79,6 +79,8 @@ OLDER, NEWER = range(13, 15)
 ROOM_FROM, TOP, TOP_FROM = CHAIN, PREV, NEXT
 # of dups only: falls from the first of the list to the last
 STAMP, LAST_STAMP = ROOMY_DUPS, np.int64(2**31 - 1)
+# of nodes that are no chains: members that have left their hlist, but are still in it
+N_LEFT = 15
 NODE_COLUMNS = 16  # a cache line of the CPU
 # the same columns, of nodes that are no chains: of stale ones, the NUMA node that had the frame; of live ones, what the call of
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call
@@ -97,7 +99,8 @@ STABLE_NODE_CHAIN = -1024  # nodes[:, LEN] of a chain, as rmap_hlist_len in mm/k
 FREE, IN_TREE, IN_CHAIN, IN_MIGRATE = 0, 1, 2, 3
 
 # columns of members: one rmap_item in the hlist of a stable node
-MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT, MEMBER_PREV = range(4)
+MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT = range(3)
+MEMBER_COLUMNS = 3
 
 # columns of mms
 (
@@ -227,7 +230,7 @@ class State(NamedTuple):
     numa: np.ndarray
     """int32[n_nids, 2 + n_nids]. NODE_PAGES: frames of the node; 0: as many as needed. OFFLINE: 1: none to be had. NEAREST."""
     members: np.ndarray
-    """int32[n_members, 4]: the hlists of stable nodes."""
+    """int32[n_members, 3]: the hlists of stable nodes. MEMBER_PAGE: -1: it has left, see kernels/members.py."""
     nodes: np.ndarray
     """int32[n_nodes, 16]: stable nodes, which are chains, dups in chains, or plain."""
     node_prune_time: np.ndarray
@@ -418,7 +421,7 @@ def allocate(
         frame_pfns=np.zeros(n_frames if keep_pfns else 0, np.int32),
         pfns=np.zeros((n_nids, max(n_pages, node_pages) + 4 if keep_pfns else 0), np.int32),
         numa=numa,
-        members=zeros(np.int32, n_members, 4),
+        members=zeros(np.int32, n_members, MEMBER_COLUMNS),
         nodes=aligned_zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
         trees=zeros(np.int32, TREE_ROWS, n_nids),

@@ -98,6 +98,14 @@ class StateView:
     @cached_property
     def hlists(self) -> dict[int, list[int]]:
         """Stable node -> its members."""
+        return {
+            node: [member for member in listed if self.members[member][state.MEMBER_PAGE] >= 0]
+            for node, listed in self.listed_members.items()
+        }
+
+    @cached_property
+    def listed_members(self) -> dict[int, list[int]]:
+        """Stable node -> its members, and those that have left but are still in the list."""
         return {node: chase(self.members, self.nodes[node][state.FIRST], state.MEMBER_NEXT) for node in self.placed}
 
     @cached_property

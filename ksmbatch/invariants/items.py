@@ -45,11 +45,14 @@ def counters_of_pages_are_recounted(v: StateView) -> Faults:
 
 
 def members_are_the_items_of_their_node(v: StateView) -> Faults:
-    """An hlist is linked both ways, as long as its node says, and has the stable items alone; the other members are free."""
+    """An hlist has as many members as its node says, the stable items alone, and those that left; the others are free."""
     seen: list[int] = []
+    listed = [member for members in v.listed_members.values() for member in members]
     for node, members in v.hlists.items():
         rows = [v.members[member] for member in members]
-        yield from linked(f"hlist of node {node}", members, [row[state.MEMBER_PREV] for row in rows])
+        yield from differs(f"left in node {node}", v.nodes[node][state.N_LEFT], len(v.listed_members[node]) - len(members))
+        if v.listed_members[node][:1] != members[:1]:
+            yield f"the first of node {node} has left"
         yield from differs(f"length of node {node}", v.nodes[node][state.LEN], len(members))
         if any(row[state.MEMBER_NODE] != node for row in rows):
             yield f"hlist of node {node} has a member of another"
@@ -59,7 +62,7 @@ def members_are_the_items_of_their_node(v: StateView) -> Faults:
     yield from all_hold("not a stable item: page", v.item_flags[pages] & state.STABLE != 0, pages)
     yield from differs("stable items", (v.item_flags & state.STABLE != 0).sum(), len(np.unique(pages)))
     free = chase(v.members, v.scan[Scan.FREE_MEMBER], state.MEMBER_NEXT)
-    yield from partition("members", [*seen, *free], len(v.members))
+    yield from partition("members", [*listed, *free], len(v.members))
 
 
 # ---- the scan

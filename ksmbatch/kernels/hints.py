@@ -15,7 +15,6 @@ from ksmbatch.state import (
     DUE_FRAME,
     DUE_NODE,
     DUE_PAGE,
-    FIRST,
     FOUND,
     FRAME,
     FRAME_CONTENT,
@@ -101,7 +100,7 @@ def hint_visits(s, first):
     for k in range(first, end):
         node = int64(s.due[DUE_NODE, k])
         if node != NIL:
-            hint_members(s, node)
+            hint_frame(s, node)
 
 
 @inlined
@@ -117,12 +116,11 @@ def hint_node(s, nid, content):
 
 
 @inlined
-def hint_members(s, node):
-    """The frame of `node`, and its first member; of a chain, the dup that was found last."""
+def hint_frame(s, node):
+    """The frame of `node`; of a chain, the dup that was found last."""
     if is_chain(s, node):
         prefetch(s.nodes, int64(s.nodes[node, FOUND]))
         return
-    prefetch(s.members, int64(s.nodes[node, FIRST]))
     frame = int64(s.nodes[node, KPFN])
     if frame != NO_FRAME:
         prefetch(s.frames, frame)

@@ -7,6 +7,7 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.members import next_member
 from ksmbatch.kernels.resting import mm_of
 from ksmbatch.state import (
     END_PAGE,
@@ -16,7 +17,6 @@ from ksmbatch.state import (
     FRAME_NODE,
     HEAD,
     ITEM_FLAGS,
-    MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
     NIL,
@@ -84,7 +84,7 @@ def count_reached(s, links, frame):
     member = int64(s.nodes[node, FIRST])
     while member != NIL:
         reached += count_reached_from(s, links, int64(s.members[member, MEMBER_PAGE]), node, frame)
-        member = int64(s.members[member, MEMBER_NEXT])
+        member = next_member(s, member)
     return reached
 
 
@@ -106,7 +106,7 @@ def collect_reached(s, links, frame, found):
                 n_found += 1
         else:
             n_found = collect_reached_from(s, links, page, frame, found, n_found)
-        member = int64(s.members[member, MEMBER_NEXT])
+        member = next_member(s, member)
     if len(links.page_chain) != 0:
         for k in range(n_found):
             s.page_bytes[found[k], PAGE_FLAGS] = int64(s.page_bytes[found[k], PAGE_FLAGS]) & ~SEEN

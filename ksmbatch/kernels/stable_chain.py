@@ -7,12 +7,12 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.members import drop_member
 from ksmbatch.kernels.resting import catch_up, mm_of
 from ksmbatch.kernels.stable_node import (
     AND_ONE_MORE,
     NOW,
     alloc_stable_node,
-    drop_member,
     first_with_room,
     free_stable_node,
     fullest_with_room,
@@ -38,7 +38,6 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     LEN,
-    MEMBER_NEXT,
     MEMBER_PAGE,
     MERGING,
     NEWER,
@@ -192,18 +191,13 @@ def remove_node_from_stable_tree(s, node):
     Mirrors: mm/ksm.c remove_node_from_stable_tree()
     Writes: nodes, members, page_bytes, mms, counters, stable_*.
     """
-    member = int64(s.nodes[node, FIRST])
-    while member != NIL:
-        after = int64(s.members[member, MEMBER_NEXT])
+    while s.nodes[node, FIRST] != NIL:
+        member = int64(s.nodes[node, FIRST])
         page = int64(s.members[member, MEMBER_PAGE])
-        if after != NIL:
-            s.counters[Counter.PAGES_SHARING] -= 1
-        else:
-            s.counters[Counter.PAGES_SHARED] -= 1
         s.mms[mm_of(s, page), MERGING] -= 1
         s.page_bytes[page, ITEM_FLAGS] = int64(s.page_bytes[page, ITEM_FLAGS]) & ~STABLE
         drop_member(s, member)
-        member = after
+        s.counters[Counter.PAGES_SHARED if s.nodes[node, FIRST] == NIL else Counter.PAGES_SHARING] -= 1
     if s.nodes[node, WHERE] == IN_MIGRATE:
         unlink_migrate(s, node)
     else:

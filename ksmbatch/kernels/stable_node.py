@@ -6,7 +6,6 @@ It takes and gives back slots and keeps `stable_hot`; what ksmd does with stable
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.stable_shape import set_look
 from ksmbatch.state import (
     CHAIN,
@@ -19,10 +18,6 @@ from ksmbatch.state import (
     LAST_NID,
     LAST_STAMP,
     LEN,
-    MEMBER_NEXT,
-    MEMBER_NODE,
-    MEMBER_PAGE,
-    MEMBER_PREV,
     NEXT,
     NID,
     NIL,
@@ -275,48 +270,3 @@ def unlink_migrate(s, node):
         s.nodes[before, NEXT] = after
     if after != NIL:
         s.nodes[after, PREV] = before
-
-
-@kernel
-def add_member(s, node, page):
-    """Hangs the rmap_item of `page` into the hlist of `node`. Writes: members, nodes, scan. Returns: the member."""
-    member = int64(s.scan[Scan.FREE_MEMBER])
-    if member != NIL:
-        s.scan[Scan.FREE_MEMBER] = s.members[member, MEMBER_NEXT]
-    else:
-        member = int64(s.scan[Scan.NEXT_MEMBER])
-        s.scan[Scan.NEXT_MEMBER] = member + 1
-    first = int64(s.nodes[node, FIRST])
-    s.members[member, MEMBER_PAGE] = page
-    s.members[member, MEMBER_NODE] = node
-    s.members[member, MEMBER_NEXT] = first
-    s.members[member, MEMBER_PREV] = NIL
-    if first != NIL:
-        s.members[first, MEMBER_PREV] = member
-    s.nodes[node, FIRST] = member
-    return member
-
-
-@kernel
-def wake_members(s, node):
-    """The pages whose rmap_items hang in `node` are visited when ksmd comes to them next. Writes: as wake()."""
-    member = int64(s.nodes[node, FIRST])
-    while member != NIL:
-        wake(s, int64(s.members[member, MEMBER_PAGE]))
-        member = int64(s.members[member, MEMBER_NEXT])
-
-
-@kernel
-def drop_member(s, member):
-    """Takes `member` out of its node's hlist and gives it back. Writes: members, nodes, scan, and as wake()."""
-    wake(s, int64(s.members[member, MEMBER_PAGE]))
-    after = int64(s.members[member, MEMBER_NEXT])
-    before = int64(s.members[member, MEMBER_PREV])
-    if before == NIL:
-        s.nodes[s.members[member, MEMBER_NODE], FIRST] = after
-    else:
-        s.members[before, MEMBER_NEXT] = after
-    if after != NIL:
-        s.members[after, MEMBER_PREV] = before
-    s.members[member, MEMBER_NEXT] = s.scan[Scan.FREE_MEMBER]
-    s.scan[Scan.FREE_MEMBER] = member

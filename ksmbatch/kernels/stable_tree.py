@@ -8,6 +8,7 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.members import add_member, drop_member, wake_members
 from ksmbatch.kernels.resting import mm_of
 from ksmbatch.kernels.stable_chain import (
     INT_OVERFLOW,
@@ -27,15 +28,12 @@ from ksmbatch.kernels.stable_chain import (
 )
 from ksmbatch.kernels.stable_node import (
     NOW,
-    add_member,
     alloc_stable_node,
     change_length,
-    drop_member,
     is_chain,
     is_page_sharing_candidate,
     push_migrate,
     unlink_migrate,
-    wake_members,
 )
 from ksmbatch.kernels.stable_shape import build_stable_tree, first_after, know_where_to_look, may_meet_something
 from ksmbatch.kernels.twins import holder_goes, tree_of

@@ -7,7 +7,7 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.frame import free_pfn, give_pfn, pfn_of, take_pfn
-from ksmbatch.kernels.stable_node import wake_members
+from ksmbatch.kernels.members import next_member, wake_members
 from ksmbatch.kernels.twins import holder_comes, holder_goes
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (
@@ -19,7 +19,6 @@ from ksmbatch.state import (
     FRAME_NODE,
     KSM,
     MAPCOUNT,
-    MEMBER_NEXT,
     MEMBER_PAGE,
     NIL,
     NO_FRAME,
@@ -53,7 +52,7 @@ def move_frame(s, frame, nid):
         if s.pages[page, FRAME] == frame:
             count_remote(s, page, here, nid)
             counted += 1
-        member = int64(s.members[member, MEMBER_NEXT])
+        member = next_member(s, member)
     if counted != s.frames[frame, MAPCOUNT]:
         s.scan[Scan.REMOTE_UNKNOWN] = 1  # relatives map it, too
 

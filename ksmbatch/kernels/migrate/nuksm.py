@@ -10,6 +10,7 @@ from numpy import int64
 from ksmbatch.accel import kernel
 from ksmbatch.codes import Caller
 from ksmbatch.kernels.frame import has_room
+from ksmbatch.kernels.members import next_member
 from ksmbatch.kernels.migrate.frame_move import move_frame
 from ksmbatch.kernels.migrate.substitute import migrate_ksm_page as migrate_ksm_page
 from ksmbatch.kernels.migrate.substitute import place_in_tree
@@ -22,7 +23,6 @@ from ksmbatch.state import (
     HOME,
     HOME_CALL,
     MAPCOUNT,
-    MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
     NIL,
@@ -45,7 +45,7 @@ def count_home(s, node, frame, nid):
         if s.pages[page, FRAME] == frame:
             mapped += 1
             at_home += int64(s.page_bytes[page, PAGE_NID] == nid)
-        member = int64(s.members[member, MEMBER_NEXT])
+        member = next_member(s, member)
     return mapped, at_home
 
 

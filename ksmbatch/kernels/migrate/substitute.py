@@ -10,6 +10,7 @@ from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.frame import free_frame, free_pfn, take_pfn
+from ksmbatch.kernels.members import next_member, sweep
 from ksmbatch.kernels.migrate.frame_move import count_remote, move_frame
 from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.rmap_walk import collect_reached
@@ -29,7 +30,6 @@ from ksmbatch.state import (
     FRAME,
     FRAME_NID,
     FRAME_NODE,
-    HEAD,
     HOME_CALL,
     IN_MIGRATE,
     KPFN,
@@ -38,7 +38,6 @@ from ksmbatch.state import (
     MEMBER_NEXT,
     MEMBER_NODE,
     MEMBER_PAGE,
-    MEMBER_PREV,
     NEXT,
     NID,
     NIL,
@@ -132,20 +131,17 @@ def merge_nodes(s, node, target, found, n_found):
     for k in range(n_found):
         remap(s, int64(found[k]), frame, kframe)
     n_items = 0
+    sweep(s, node)
     member = int64(s.nodes[node, FIRST])
     while member != NIL:
-        after = int64(s.members[member, MEMBER_NEXT])
+        after = next_member(s, member)
         page = int64(s.members[member, MEMBER_PAGE])
         if s.pages[page, FRAME] == frame:
             remap(s, page, frame, kframe)
             n_mapped += 1
-        first = int64(s.nodes[target, FIRST])
         s.members[member, MEMBER_NODE] = target
-        s.members[member, MEMBER_NEXT] = first
-        s.members[member, MEMBER_PREV] = NIL
-        s.members[first, MEMBER_PREV] = member
+        s.members[member, MEMBER_NEXT] = s.nodes[target, FIRST]
         s.nodes[target, FIRST] = member
-        s.pages[page, HEAD] = member
         n_items += 1
         member = after
     change_length(s, target, n_items)

@@ -152,7 +152,8 @@ def items_of(s: State, node: int) -> list[int]:
     """The pages whose rmap_items hang in stable node `node`, in order."""
     found, member = [], int(s.nodes[node, state.FIRST])
     while member != NIL:
-        found.append(int(s.members[member, state.MEMBER_PAGE]))
+        if s.members[member, state.MEMBER_PAGE] >= 0:
+            found.append(int(s.members[member, state.MEMBER_PAGE]))
         member = int(s.members[member, state.MEMBER_NEXT])
     assert s.nodes[node, state.LEN] == len(found)
     return found
