@@ -22,6 +22,7 @@ from ksmbatch.state import (
     HEAD,
     ITEM_FLAGS,
     KPFN,
+    MEMBER_NODE,
     NIL,
     NO_FRAME,
     PAGES_PER_WORD,
@@ -70,7 +71,7 @@ def hint_pages(s):
 def hint_visits(s, first):
     """Has the CPU fetch what the visits of the next STRETCH of listed pages, from number `first` on, will look at.
 
-    Reads: pages, page_bytes, frames, by_content, nodes. Writes: due, scan.
+    Reads: pages, page_bytes, frames, members, by_content, nodes. Writes: due, scan.
     """
     end = min(first + STRETCH, int64(s.scan[Scan.N_DUE]))
     s.scan[Scan.HINTED] = end
@@ -84,6 +85,9 @@ def hint_visits(s, first):
             prefetch(s.members, int64(s.pages[page, HEAD]))
     for k in range(first, end):
         s.due[DUE_NODE, k] = NIL
+        page = int64(s.due[DUE_PAGE, k])
+        if s.page_bytes[page, ITEM_FLAGS] & STABLE:
+            prefetch(s.nodes, int64(s.members[s.pages[page, HEAD], MEMBER_NODE]))
         frame = int64(s.due[DUE_FRAME, k])
         if frame == NO_FRAME:
             continue

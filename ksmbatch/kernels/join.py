@@ -11,7 +11,7 @@ from ksmbatch.kernels.members import add_member
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.resting import MERGED, rest, take_budget
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune
-from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate, settle
+from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
 from ksmbatch.kernels.twins import tree_of
@@ -22,7 +22,6 @@ from ksmbatch.state import (
     CHAIN,
     CHECKSUM,
     FIRST,
-    FOUND,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
@@ -45,7 +44,6 @@ from ksmbatch.state import (
     PAGE_NID,
     PROT_NONE,
     ROOMY_DUPS,
-    SETTLED_PRUNED,
     STABLE,
     STABLE_AT,
     STALE_DUPS,
@@ -120,9 +118,6 @@ def join(s, page, mm, node):
     if chain != NIL:
         may_prune(s, chain, MAY_PRUNE)
     change_length(s, node, int64(1))
-    if chain != NIL and is_page_sharing_candidate(s, node, NOW):
-        settle(s, chain, SETTLED_PRUNED)  # see node_to_join()
-        s.nodes[chain, FOUND] = node
     s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.mms[mm, MERGING] += 1

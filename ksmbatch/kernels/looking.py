@@ -226,8 +226,9 @@ def first_of_all(s, first, end, lively, low, high):
         for page in range(first, stop):
             phases |= s.cohorts[0, s.cohort[page]]
         for page in range(first, stop if phases & IS_VISIT else first):
-            content = int64(s.pages[page, CHECKSUM])
-            if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
-                return page
+            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+                content = int64(s.pages[page, CHECKSUM])
+                if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
+                    return page
         first = stop
     return end

@@ -6,11 +6,13 @@ It takes and gives back slots and keeps `stable_hot`; what ksmd does with stable
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
 from ksmbatch.kernels.stable_shape import set_look
 from ksmbatch.state import (
     CHAIN,
     CONTENT,
     FIRST,
+    FOUND,
     FREE,
     IN_CHAIN,
     IN_TREE,
@@ -26,6 +28,7 @@ from ksmbatch.state import (
     ROOM_FROM,
     ROOMY_DUPS,
     SETTLED,
+    SETTLED_PRUNED,
     STABLE_HOT,
     STABLE_NODE_CHAIN,
     STALE_DUPS,
@@ -165,6 +168,23 @@ def fullest_with_room(s, chain):
     return fullest
 
 
+@inlined
+def settle_if_plain(s, chain):
+    """Notes what walks over `chain`, of which a dup changed, will find, where that is plain; else that the next may change it.
+
+    Of dups that are all full they take the first, as of dups of which only the first has room. Writes: nodes, trees.
+    """
+    first = int64(s.nodes[chain, FIRST])
+    roomy = s.nodes[chain, ROOMY_DUPS]
+    is_plain = roomy == 0 or (roomy == 1 and is_page_sharing_candidate(s, first, NOW))
+    many = s.nodes[chain, STALE_DUPS] == 0 and s.nodes[first, NEXT] != NIL
+    if is_plain and many and s.knobs[Knob.KERNEL] >= Kernel.V6_12:
+        settle(s, chain, SETTLED_PRUNED)
+        s.nodes[chain, FOUND] = first
+    else:
+        unsettle(s, chain)
+
+
 @kernel
 def change_length(s, node, by):
     """An rmap_item joined (1) or left (-1) `node`. Writes: nodes, trees."""
@@ -177,7 +197,7 @@ def change_length(s, node, by):
     s.nodes[chain, ROOMY_DUPS] += int64(has_room) - int64(had_room)
     if has_room and (by > 0 or not had_room):
         note_room(s, chain, node)
-    unsettle(s, chain)
+    settle_if_plain(s, chain)
 
 
 @kernel
