@@ -41,10 +41,13 @@ def blank(n_pages: int, n_contents: int, n_nodes: int, n_members: int, policy: P
         n_members=n_members + 8,
         node_pages=node_pages,
     )
-    s.mms[0, [state.FIRST_PAGE, state.END_PAGE, state.USERS]] = 0, n_pages, 1
+    s.mms[0, [state.FIRST_PAGE, state.END_PAGE]] = 0, n_pages
+    s.mms[0, [state.USERS, state.REGISTERED, state.MERGEABLE_VMAS]] = 1
+    s.scan[[Scan.SLOT_FIRST, Scan.SLOT_LAST]] = 0
     s.knobs[[Knob.KERNEL, Knob.MAX_PAGE_SHARING, Knob.POLICY]] = Kernel.V6_12, 1_000_000, policy
     s.knobs[Knob.CALLERS] = sum(1 << caller for caller in CALLER_PRESETS["mainline"])
     s.page_bytes[:, state.PAGE_FLAGS] = READY
+    s.calendar[1] = 0xFFFFFFFF  # nobody is at rest: the first scan has to visit every page
     return s
 
 
@@ -55,6 +58,7 @@ def private_frames(n: int, policy: Policy = Policy.MAINLINE) -> State:
     s.frames[:n, state.MAPCOUNT] = 1
     s.by_content[HERE, 0, state.HOLDERS] = n
     s.node_counters[HERE, [NodeCounter.FRAMES, NodeCounter.MAPPED_PAGES]] = n
+    s.counters[[Counter.FRAMES_IN_USE, Counter.PEAK_FRAMES]] = n
     return s
 
 
