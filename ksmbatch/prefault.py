@@ -17,7 +17,7 @@ import numpy as np
 
 _MADV_POPULATE_WRITE: Final = 23
 _STEP: Final = 2**25  # bytes cleared by one call, which nothing can interrupt
-_LEAST: Final = 2**26  # bytes of an array for which threads pay
+_LEAST: Final = 2**23  # bytes of an array for which a thread pays
 
 
 def at_once(array: np.ndarray) -> None:
