@@ -125,7 +125,7 @@ MM_COLUMNS = 14
 # rows of `due`
 DUE_PAGE, DUE_FRAME, DUE_NODE = range(3)
 
-# pages at rest (see kernels/resting.py)
+# pages at rest (see kernels/resting.py, kernels/cohorts.py)
 PAGES_PER_BLOCK = np.int64(4096)
 PAGES_PER_WORD = np.int64(32)
 SCANS_AHEAD = np.int64(10)  # smart_scan passes a page by for 8 scans at most
@@ -264,7 +264,7 @@ class State(NamedTuple):
     """int32[4 * n_pages + 8]: what happened to pages in the unstable trees in this scan, by four: the page, how many mms the
     scan had come to by then, the cursor, and the content written; -1: it was taken out again."""
     cohort: np.ndarray
-    """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/resting.py."""
+    """uint8[n_pages]: of a page at rest the cohort, 0: awake. See kernels/cohorts.py."""
     calendar: np.ndarray
     """uint32[SCANS_AHEAD, words]: bit `page` of row `scan` modulo SCANS_AHEAD: that scan has to visit the page."""
     gated: np.ndarray

@@ -8,8 +8,10 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
-from ksmbatch.kernels.resting import change, mm_of, prefetch_page, wake
+from ksmbatch.kernels.hints import prefetch_page
+from ksmbatch.kernels.resting import change, wake
 from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of
 from ksmbatch.kernels.unstable_tree import note_shared_soon, note_unstable_change, note_unstable_write
 from ksmbatch.metrics import Counter, NodeCounter
@@ -157,13 +159,6 @@ def write_pages(s, first, pages, contents):
         hint_writes(s, first, pages, contents, begin, end)
         for k in range(begin, end):
             store(s, first + int64(pages[k]), int64(contents[k]))
-
-
-@entry_kernel
-def write_range(s, first, contents):
-    """Writes contents[k] to page first + k. Writes: as store()."""
-    for k in range(len(contents)):
-        store(s, first + k, int64(contents[k]))
 
 
 @entry_kernel

@@ -7,8 +7,8 @@ import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
+from ksmbatch.kernels.cursor import last_pass, mm_of
 from ksmbatch.kernels.fault import store
-from ksmbatch.kernels.resting import last_pass, mm_of
 from ksmbatch.kernels.twins import tree_of, wake_alone
 from ksmbatch.metrics import Counter, NodeCounter
 from ksmbatch.state import (

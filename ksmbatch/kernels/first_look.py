@@ -7,9 +7,11 @@ stops at the first other one. Not for 6.1, which searches the stable tree before
 from numpy import int64, uint32
 
 from ksmbatch.accel import inlined, kernel, prefetch
+from ksmbatch.kernels.cohorts import SEARCHING, cohort_of, gate
+from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
-from ksmbatch.kernels.resting import SEARCHING, cohort_of, gate, is_due, take_budget
+from ksmbatch.kernels.passing import take_budget
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (

@@ -8,7 +8,7 @@ nothing but `due`.
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel, prefetch
-from ksmbatch.kernels.resting import lowest_bit, prefetch_page
+from ksmbatch.kernels.bits import lowest_bit
 from ksmbatch.kernels.stable_node import is_chain
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
@@ -35,6 +35,13 @@ from ksmbatch.state import (
 
 STRETCH = int64(64)  # pages that are hinted at together: what they need fits into the CPU's first cache
 FEW_DUE = int64(512)  # of a block; where there are more, they are near each other, and the CPU fetches what is near by itself
+
+
+@inlined
+def prefetch_page(s, page):
+    """Asks the CPU for what is kept of `page` itself, by its number."""
+    prefetch(s.pages, page)
+    prefetch(s.cohort, page)
 
 
 @kernel

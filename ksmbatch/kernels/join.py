@@ -7,10 +7,11 @@ declines whatever is not plain. On a large host's first merging scan two pages o
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.cohorts import MERGED
 from ksmbatch.kernels.hints import hint_visits
 from ksmbatch.kernels.members import add_member
 from ksmbatch.kernels.merge import has_zero_checksum
-from ksmbatch.kernels.resting import MERGED, take_budget
+from ksmbatch.kernels.passing import take_budget
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune, waits_beyond_region
 from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
 from ksmbatch.kernels.stable_shape import may_meet_something

@@ -7,6 +7,8 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
+from ksmbatch.kernels.cohorts import IS_MERGED, IS_SKIP, IS_VISIT, WAS_UNSTABLE, pass_of
+from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
@@ -14,23 +16,8 @@ from ksmbatch.kernels.join import join_listed
 from ksmbatch.kernels.looking import first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
-from ksmbatch.kernels.resting import (
-    IS_MERGED,
-    IS_SKIP,
-    IS_VISIT,
-    WAS_UNSTABLE,
-    begin_passes,
-    end_passes,
-    expected_passes,
-    forget_passes,
-    is_due,
-    pass_by,
-    pass_of,
-    pass_pending,
-    rouse,
-    take_budget,
-    wake,
-)
+from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
+from ksmbatch.kernels.resting import forget_passes, rouse, wake
 from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
 from ksmbatch.kernels.smart_scan import should_skip_rmap_item

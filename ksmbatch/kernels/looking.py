@@ -7,7 +7,8 @@ import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.resting import IS_VISIT, SEARCHING, lowest_bit
+from ksmbatch.kernels.bits import lowest_bit
+from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
 from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
 from ksmbatch.state import (

@@ -7,20 +7,11 @@ from numpy import int64
 
 from ksmbatch.accel import inlined
 from ksmbatch.codes import KSMD_MOVES, Kernel
+from ksmbatch.kernels.cohorts import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, gate
+from ksmbatch.kernels.cursor import make_due, make_undue
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
-from ksmbatch.kernels.resting import (
-    MERGED,
-    NEXT_VISIT,
-    SEARCHING,
-    VISITS,
-    calls_of,
-    cohort_of,
-    gate,
-    make_due,
-    make_undue,
-    rest,
-)
+from ksmbatch.kernels.resting import rest
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.state import (
     AGE,

@@ -6,7 +6,8 @@ An rmap_item is its page's number; mm/ksm.c keeps a list of them per mm, here th
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.resting import mm_of, wake
+from ksmbatch.kernels.cursor import mm_of
+from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.stable_chain import ksm_get_folio
 from ksmbatch.kernels.stable_tree import leave_stable_node
 from ksmbatch.kernels.unstable_tree import erase_unstable, forget_item, in_present_tree

@@ -7,8 +7,8 @@ only counts; what a page does that cannot be reached is `migrate`'s business.
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.members import next_member
-from ksmbatch.kernels.resting import mm_of
 from ksmbatch.state import (
     END_PAGE,
     FIRST,

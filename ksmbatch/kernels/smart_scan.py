@@ -1,6 +1,6 @@
 """smart_scan: whether ksmd passes a page by that it looked at in vain before.
 
-How often smart_scan passes which page is also known to `resting`, as arithmetic.
+How often smart_scan passes which page is also known to `cohorts`, as arithmetic.
 """
 
 from numpy import int64

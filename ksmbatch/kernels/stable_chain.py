@@ -7,8 +7,9 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.members import drop_member
-from ksmbatch.kernels.resting import catch_up, mm_of
+from ksmbatch.kernels.passing import catch_up
 from ksmbatch.kernels.stable_node import (
     AND_ONE_MORE,
     NOW,

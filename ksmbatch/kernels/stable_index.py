@@ -7,7 +7,7 @@ held twice, ascend with their place in memcmp order (docs/adr/0007). It knows no
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.resting import lowest_bit
+from ksmbatch.kernels.bits import highest_bit, lowest_bit
 
 BITS, LOG2_BITS = int64(32), int64(5)  # of a word of stable_index
 BELOW, ABOVE = int64(-1), int64(1)
@@ -19,17 +19,6 @@ def words_of_level(n, level):
     """How many words of bits there are on `level` (0: a bit per content) for `n` contents, as in state.index_words()."""
     shift = LOG2_BITS * (level + 1)
     return (n + (int64(1) << shift) - 1) >> shift
-
-
-@inlined
-def highest_bit(bits):
-    """The number of the highest bit that is set in `bits`, of 32."""
-    bits |= bits >> 1
-    bits |= bits >> 2
-    bits |= bits >> 4
-    bits |= bits >> 8
-    bits |= bits >> 16
-    return lowest_bit(bits ^ (bits >> 1))
 
 
 @kernel

@@ -8,8 +8,8 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.members import add_member, drop_member, wake_members
-from ksmbatch.kernels.resting import mm_of
 from ksmbatch.kernels.stable_chain import (
     INT_OVERFLOW,
     MAY_PRUNE,

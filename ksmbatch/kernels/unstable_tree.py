@@ -10,8 +10,10 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.cohorts import IS_VISIT, is_gated
+from ksmbatch.kernels.cursor import is_in_progress, last_pass, parity_of
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
-from ksmbatch.kernels.resting import IS_VISIT, is_gated, is_in_progress, last_pass, parity_of, wake
+from ksmbatch.kernels.resting import wake
 from ksmbatch.kernels.twins import tree_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import (

@@ -14,8 +14,8 @@ from unit.kernels.tiny import fill, shares, tiny_state, visit
 from ksmbatch import state
 from ksmbatch.accel import entry_kernel, prefetch
 from ksmbatch.codes import Run, Status
-from ksmbatch.kernels import fault, hints, ksmd, mm_slot, resting, smart_scan
-from ksmbatch.kernels.resting import (
+from ksmbatch.kernels import bits, cohorts, cursor, fault, hints, ksmd, mm_slot, passing, resting, smart_scan
+from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
     IS_MERGED,
     IS_SKIP,
@@ -73,7 +73,7 @@ def scans(s: State, n: int) -> None:
 def due_in(s: State, page: int) -> list[int]:
     """The scans, of the present one and those after it as far as the calendar goes, that have to visit `page`."""
     seq = int(s.scan[Scan.SEQ])
-    return [scan for scan in range(seq, seq + int(SCANS_AHEAD)) if resting.is_due(s, page, scan)]
+    return [scan for scan in range(seq, seq + int(SCANS_AHEAD)) if cursor.is_due(s, page, scan)]
 
 
 def lonely(*, scanned: int, n: int = 8, **knobs: int) -> State:
@@ -89,9 +89,9 @@ def lonely(*, scanned: int, n: int = 8, **knobs: int) -> State:
 
 def test_calls_tell_whether_a_page_is_visited_how_many_skips_are_left_and_when_the_next_visit_is() -> None:
     for n, (visited, age, skips) in enumerate(LITERAL[:500], start=1):
-        calls = int(resting.calls_of(age, skips))
+        calls = int(cohorts.calls_of(age, skips))
         assert calls == n if n < 14 else calls >= 14
-        assert (n - calls) % resting.PERIOD == 0
+        assert (n - calls) % cohorts.PERIOD == 0
         assert bool(VISITS[calls]) == visited
         assert SKIPS_LEFT[calls] == skips
         assert NEXT_VISIT[calls] == VISITED.index(True, n) + 1 - n
@@ -107,13 +107,13 @@ def test_the_passes_of_a_cohort_are_those_of_the_literal_machine_for_600_calls(b
     s = state.allocate(n_pages=4, n_mms=1, n_nids=1, n_dup=1, rank=np.zeros(1, np.uint32), checksum_class=None)
     s.mms[0, [state.FIRST_PAGE, state.END_PAGE]] = 0, 4
     _, age, skips = LITERAL[began - 1]
-    resting.begin_passes(s)
-    resting.rest(s, 0, int(resting.cohort_of(int(resting.calls_of(age, skips)), int(s.scan[Scan.SEQ]))))
+    passing.begin_passes(s)
+    resting.rest(s, 0, int(cohorts.cohort_of(int(cohorts.calls_of(age, skips)), int(s.scan[Scan.SEQ]))))
     s.page_bytes[:, state.ITEM_FLAGS] = state.ITEM
     for n in range(began + 1, N_CALLS + 1):
-        resting.begin_passes(s)
+        passing.begin_passes(s)
         if n % 50 == 0:
-            resting.rest(s, n // 50 % 3 + 1, int(resting.cohort_of(23, int(s.scan[Scan.SEQ])))) if n <= 150 else None
+            resting.rest(s, n // 50 % 3 + 1, int(cohorts.cohort_of(23, int(s.scan[Scan.SEQ])))) if n <= 150 else None
         visited, age, skips = LITERAL[n - 1]
         was_in_tree = VISITED[n - 2] and n - 1 >= 2
         expected = (IS_VISIT if visited else IS_SKIP) | (WAS_UNSTABLE if was_in_tree else 0)
@@ -121,10 +121,10 @@ def test_the_passes_of_a_cohort_are_those_of_the_literal_machine_for_600_calls(b
             assert s.cohorts[0, s.cohort[0]] == expected, f"call {n}"
         resting.show(s, 0, int(s.scan[Scan.SEQ]))
         shown_age, shown_skips = s.page_bytes[0, [state.AGE, state.SKIPS]].tolist()
-        assert shown_age == age if age < 14 else 14 <= shown_age < 14 + resting.PERIOD
+        assert shown_age == age if age < 14 else 14 <= shown_age < 14 + cohorts.PERIOD
         assert shown_skips == skips
         assert bool(s.page_bytes[0, state.ITEM_FLAGS] & state.UNSTABLE) == (visited and n >= 2)
-        assert int(resting.calls_of(shown_age, shown_skips)) % 9 == n % 9
+        assert int(cohorts.calls_of(shown_age, shown_skips)) % 9 == n % 9
 
 
 def test_a_page_whose_age_has_come_to_its_end_goes_on_as_before() -> None:
@@ -140,23 +140,23 @@ def test_a_page_whose_age_has_come_to_its_end_goes_on_as_before() -> None:
 
 def test_a_cohort_is_renamed_by_whole_periods_with_all_its_pages() -> None:
     s = state.allocate(n_pages=9000, n_mms=1, n_nids=1, n_dup=1, rank=np.zeros(1, np.uint32), checksum_class=None)
-    assert RENAMED_BY % resting.PERIOD == 0
-    assert N_COHORTS % resting.PERIOD == 0
+    assert RENAMED_BY % cohorts.PERIOD == 0
+    assert N_COHORTS % cohorts.PERIOD == 0
     old, new = 10, 20
     for page in (5, 4100, 8999):
         resting.rest(s, page, old)
     resting.rest(s, 6, new)
-    resting.rename_oldest(s, old, new)
+    cohorts.rename_oldest(s, old, new)
     assert np.flatnonzero(s.cohort == new).tolist() == [5, 6, 4100, 8999]
     assert s.cohorts[1:, new].tolist() == [2, 1, 1]
     assert not s.cohorts[1:, old].any()
-    assert int(resting.calls_after(int(resting.cohort_of(int(OLDEST), 7)), 7)) == OLDEST
+    assert int(cohorts.calls_after(int(cohorts.cohort_of(int(OLDEST), 7)), 7)) == OLDEST
 
 
 @pytest.mark.parametrize("bit", range(32))
 def test_the_lowest_bit_is_found(bit: int) -> None:
-    assert resting.lowest_bit(1 << bit) == bit
-    assert resting.lowest_bit(0xFFFFFFFF >> bit << bit) == bit
+    assert bits.lowest_bit(1 << bit) == bit
+    assert bits.lowest_bit(0xFFFFFFFF >> bit << bit) == bit
 
 
 # passing
@@ -177,7 +177,7 @@ def test_batches_end_where_visits_one_by_one_would_end_them(
     s.scan[Scan.BUDGET] = budget = min(left, batch)
     wakeups = 0
     for n in visits:
-        resting.take_budget(s, n)
+        passing.take_budget(s, n)
         for _ in range(n):
             budget -= 1
             if budget == 0:
@@ -192,7 +192,7 @@ def test_passes_cost_what_visits_and_skips_cost() -> None:
     s = tiny_state(pages_to_scan=1000, ksm_visit_ns=1, search_ns=100, skip_ns=10_000)
     s.scan[Scan.BUDGET] = 500
     s.counters[Counter.PAGES_UNSHARED] = 50
-    resting.pass_by(s, 7, 5, 3, 4)
+    passing.pass_by(s, 7, 5, 3, 4)
     assert counters(s, "pages_scanned", "pages_skipped", "tree_searches") == [12, 3, 5]
     assert counters(s, "pages_unshared") == [51]  # 5 come, and 4 of the 8 had been there
     assert counters(s, "ksmd_cpu_ns", "time_ns") == [30_507, 30_507]
@@ -202,7 +202,7 @@ def test_passes_cost_what_visits_and_skips_cost() -> None:
 def test_a_careful_region_takes_from_the_budget_only() -> None:
     s = tiny_state(pages_to_scan=4)
     s.scan[[Scan.BUDGET, Scan.CAREFUL]] = 1, 1
-    resting.pass_by(s, 0, 1, 0, 0)
+    passing.pass_by(s, 0, 1, 0, 0)
     assert s.scan[Scan.BUDGET] == 0
     assert counters(s, "wakeups") == [0]
 
@@ -214,12 +214,12 @@ def test_a_whole_block_comes_to_what_its_pages_come_to(at_rest: list[tuple[int, 
     for page, cohort in at_rest:
         resting.rest(s, page, cohort)
     for _ in range(20):
-        resting.begin_passes(s)
+        passing.begin_passes(s)
     block = int(PAGES_PER_BLOCK)
     for first in (0, block):
-        at_once = resting.expected_passes(s, first, first + block)
+        at_once = passing.expected_passes(s, first, first + block)
         by_page = [
-            resting.expected_passes(s, page, page + 1) for page in (p for p, _ in at_rest) if first <= page < first + block
+            passing.expected_passes(s, page, page + 1) for page in (p for p, _ in at_rest) if first <= page < first + block
         ]
         assert list(map(int, at_once)) == np.array(by_page, np.int64).reshape(-1, 4).sum(axis=0).tolist()
 
@@ -314,19 +314,19 @@ def test_a_page_woken_behind_the_cursor_has_been_passed_and_is_visited_in_the_ne
 
 def test_catching_up_leaves_out_what_was_visited() -> None:
     s = opened(6)
-    resting.make_due(s, 1, 3)
-    resting.make_due(s, 4, 3)
+    cursor.make_due(s, 1, 3)
+    cursor.make_due(s, 4, 3)
     before = counters(s, "pages_scanned")[0]
-    resting.catch_up(s)
+    passing.catch_up(s)
     assert counters(s, "pages_scanned")[0] - before == 3  # 0, 2 and 3
-    resting.catch_up(s)
+    passing.catch_up(s)
     assert counters(s, "pages_scanned")[0] - before == 3
 
 
 def test_what_is_left_of_a_region_is_passed_at_its_end() -> None:
     s = opened(6)
-    resting.catch_up(s)
-    resting.pass_pending(s)
+    passing.catch_up(s)
+    passing.pass_pending(s)
     assert counters(s, "pages_scanned") == [24]
     assert s.scan[Scan.PASSED_TO] == 8
 
@@ -334,7 +334,7 @@ def test_what_is_left_of_a_region_is_passed_at_its_end() -> None:
 def test_nobody_catches_up_while_no_region_is_open() -> None:
     s = lonely(scanned=2)
     before = s.counters.tolist()
-    resting.catch_up(s)
+    passing.catch_up(s)
     assert s.counters.tolist() == before
 
 

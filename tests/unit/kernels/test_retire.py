@@ -11,7 +11,8 @@ from unit.kernels.tiny import fill, tiny_state
 from ksmbatch import state
 from ksmbatch.codes import KSMD_MOVES, Kernel, Policy, Status
 from ksmbatch.kernels import fault, ksmd, resting, retire, stable_tree
-from ksmbatch.kernels.resting import FIRST_COHORT, MERGED, SEARCHING
+from ksmbatch.kernels.cohorts import FIRST_COHORT, MERGED, SEARCHING, cohort_of
+from ksmbatch.kernels.cursor import is_due
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, SCANS_AHEAD, Knob, Scan, State
 
@@ -39,7 +40,7 @@ def cohorts(s: State) -> list[int]:
 def scans_to_visit(s: State, page: int) -> int | None:
     """After how many scans the calendar has `page`."""
     seq = int(s.scan[Scan.SEQ])
-    return next((k for k in range(1, int(SCANS_AHEAD)) if resting.is_due(s, page, seq + k)), None)
+    return next((k for k in range(1, int(SCANS_AHEAD)) if is_due(s, page, seq + k)), None)
 
 
 # unmerged pages
@@ -60,7 +61,7 @@ def test_6_1_lets_it_rest_just_so_with_smart_scan_or_without() -> None:
 def test_with_smart_scan_it_rests_from_its_first_visit_on() -> None:
     for scanned in range(1, 30):
         s = machine(1, scanned=scanned, smart_scan=1)
-        assert cohorts(s)[0] == resting.cohort_of(1, 1)  # that of all who were seen first by the first scan
+        assert cohorts(s)[0] == cohort_of(1, 1)  # that of all who were seen first by the first scan
         assert scans_to_visit(s, 0) is None
 
 

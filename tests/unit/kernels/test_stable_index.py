@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ksmbatch import state
 from ksmbatch.kernels import stable_index
+from ksmbatch.kernels.bits import highest_bit
 from ksmbatch.kernels.stable_index import ABOVE, BELOW, NONE
 from ksmbatch.state import State
 
@@ -64,7 +65,7 @@ def test_a_content_is_no_neighbour_of_its_own() -> None:
 @pytest.mark.parametrize("bit", range(32))
 def test_the_highest_bit_is_found_whatever_is_below(bit: int) -> None:
     for bits in (1 << bit, (2 << bit) - 1):
-        assert stable_index.highest_bit(bits) == bit
+        assert highest_bit(bits) == bit
 
 
 @settings(max_examples=200)

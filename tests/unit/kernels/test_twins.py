@@ -8,9 +8,9 @@ from unit.kernels.tiny import fill, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Status
-from ksmbatch.kernels import fault, ksmd, resting, twins
+from ksmbatch.kernels import cursor, fault, ksmd, twins
+from ksmbatch.kernels.cohorts import SEARCHING
 from ksmbatch.kernels.migrate import frame_move
-from ksmbatch.kernels.resting import SEARCHING
 from ksmbatch.kernels.stable_tree import mark_ksm
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, State
@@ -96,7 +96,7 @@ def test_who_is_alone_is_woken_by_the_second_that_comes() -> None:
     fill(s, 3, first=4)
     assert s.cohort[:2].tolist() == [0, SEARCHING]
     assert s.by_content[0, 3, state.RESTING] == 0
-    assert resting.is_due(s, 0, 3)
+    assert cursor.is_due(s, 0, 3)
 
 
 def test_a_twin_in_another_tree_wakes_nobody() -> None:

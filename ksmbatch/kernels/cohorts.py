@@ -1,0 +1,105 @@
+"""Cohorts: pages at rest that all scans pass alike, and what such a pass comes to.
+
+Those of one cohort are KSM pages in their place (MERGED), or pages that search for a partner in vain in every scan (SEARCHING),
+or in those that smart_scan leaves them; these are told apart by the scan since which should_skip_rmap_item() was asked about
+them, since age and remaining_skips depend on nothing but how often that was. A page that the checksum gate stopped at its last
+visit (`gated`) is passed like its cohort, but is in no unstable tree until its next one. See docs/adr/0009.
+"""
+
+import numpy as np
+from numpy import int64
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.bits import lowest_bit
+from ksmbatch.state import PAGES_PER_BLOCK, PAGES_PER_WORD, SCANS_AHEAD, Scan
+
+# 0 is awake
+MERGED, SEARCHING, FIRST_COHORT = int64(1), int64(2), int64(3)
+N_COHORTS = int64(252)  # of smart_scan, from FIRST_COHORT on; a multiple of its period of 9
+# row 0 of `cohorts`: what the pass of a page in this scan is
+IS_MERGED, IS_VISIT, IS_SKIP, WAS_UNSTABLE = int64(1), int64(2), int64(4), int64(8)
+PERIOD, SATURATED = int64(9), int64(14)  # from call 14 on smart_scan lets a page be visited every 9th time
+OLDEST = int64(243)  # calls after which a cohort is renamed to one as many periods younger as there are
+RENAMED_BY = int64(225)
+
+
+def _visits() -> np.ndarray:
+    """bool[N_COHORTS + SCANS_AHEAD]: whether call n of should_skip_rmap_item() lets a page be visited. Mirrors: skip_age()."""
+    visits = np.zeros(int(N_COHORTS + SCANS_AHEAD), np.bool_)
+    visits[[1, 2, 3, 4, 6, 9]] = True
+    visits[int(SATURATED) :: int(PERIOD)] = True
+    return visits
+
+
+VISITS = _visits()
+NEXT_VISIT = np.array([1 + int(VISITS[n + 1 :].argmax()) for n in range(int(N_COHORTS))], np.int64)  # calls from n to it
+SKIPS_LEFT = np.where(np.arange(int(N_COHORTS)) < 4, 0, NEXT_VISIT - 1)  # remaining_skips after call n
+
+
+@inlined
+def calls_of(age, skips):
+    """How often should_skip_rmap_item() has been asked, up to whole periods. Mirrors: its effect on age, remaining_skips."""
+    if age < SATURATED:
+        return age
+    return SATURATED + PERIOD - 1 - skips
+
+
+@inlined
+def calls_after(cohort, seq):
+    """As calls_of(), of a page of `cohort` that scan `seq` has passed."""
+    return (seq - cohort + FIRST_COHORT + N_COHORTS) % N_COHORTS
+
+
+@inlined
+def cohort_of(calls, seq):
+    """The cohort of a page that scan `seq` has passed, and that was asked about for the `calls`th time there."""
+    return FIRST_COHORT + (seq - calls + N_COHORTS) % N_COHORTS
+
+
+@inlined
+def is_gated(s, page, seq):
+    """Whether `page`, at rest, was visited in scan `seq`, the present or the last one, and put in no tree. Reads: gated."""
+    return (int64(s.gated[seq & 1, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
+
+
+@inlined
+def gate(s, page):
+    """`page`, which begins a rest, was visited in this scan, and put in no tree: its checksum had changed. Writes: gated."""
+    s.gated[s.scan[Scan.SEQ] & 1, page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
+
+
+@inlined
+def pass_of(s, page):
+    """What the pass of `page`, at rest, comes to in this scan, as in row 0 of `cohorts`. Reads: cohort, cohorts, gated."""
+    phase = int64(s.cohorts[0, s.cohort[page]])
+    if phase & WAS_UNSTABLE and is_gated(s, page, s.scan[Scan.SEQ] - 1):
+        phase -= WAS_UNSTABLE
+    return phase
+
+
+@inlined
+def count_gated(s, first, end):
+    """How many pages at rest of [first, end), which are whole words, are in no tree though their cohort is. Reads: gated."""
+    row = (s.scan[Scan.SEQ] - 1) & 1
+    found = int64(0)
+    for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
+        bits = int64(s.gated[row, word])
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            found += (int64(s.cohorts[0, s.cohort[page]]) & WAS_UNSTABLE) // WAS_UNSTABLE
+    return found
+
+
+@kernel
+def rename_oldest(s, old, new):
+    """The pages of cohort `old` are of cohort `new` now, which differs by whole periods. Writes: cohort, cohorts."""
+    for block in range(1, len(s.cohorts)):
+        if s.cohorts[block, old] == 0:
+            continue
+        s.cohorts[block, new] += s.cohorts[block, old]
+        s.cohorts[block, old] = 0
+        first = (block - 1) * PAGES_PER_BLOCK
+        for page in range(first, min(first + PAGES_PER_BLOCK, len(s.pages))):
+            if s.cohort[page] == old:
+                s.cohort[page] = new

@@ -1,0 +1,182 @@
+"""ksmd's passes over pages at rest, by arithmetic: sums per block, counters, time, and where a scan begins and ends.
+
+Which passes may be left to it is decided by `retire`; what a single one is, is known to `cohorts`.
+"""
+
+from numpy import int64
+
+from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.cohorts import (
+    FIRST_COHORT,
+    IS_MERGED,
+    IS_SKIP,
+    IS_VISIT,
+    MERGED,
+    N_COHORTS,
+    OLDEST,
+    RENAMED_BY,
+    SEARCHING,
+    VISITS,
+    WAS_UNSTABLE,
+    calls_after,
+    cohort_of,
+    count_gated,
+    pass_of,
+    rename_oldest,
+)
+from ksmbatch.kernels.cursor import is_due
+from ksmbatch.metrics import Counter
+from ksmbatch.state import PAGES_PER_BLOCK, SCANS_AHEAD, Knob, Scan
+
+
+@inlined
+def expect(s, phase, by):
+    """A page of the open region whose pass in this scan is `phase` is one of those to be counted (1), or no more (-1)."""
+    s.scan[Scan.PENDING_MERGED] += by * (phase & IS_MERGED)
+    s.scan[Scan.PENDING_VISITS] += by * ((phase & IS_VISIT) // IS_VISIT)
+    s.scan[Scan.PENDING_SKIPS] += by * ((phase & IS_SKIP) // IS_SKIP)
+    s.scan[Scan.PENDING_WAS] += by * ((phase & WAS_UNSTABLE) // WAS_UNSTABLE)
+
+
+@kernel
+def take_budget(s, visits):
+    """So many visits are made; where a batch ends among them, ksmd sleeps and wakes. Writes: scan, counters.
+
+    Mirrors: mm/ksm.c ksm_scan_thread(), for callers who know that nothing else happens meanwhile
+    """
+    budget = int64(s.scan[Scan.BUDGET])
+    if visits < budget:
+        s.scan[Scan.BUDGET] = budget - visits
+        return
+    rest_of_them = visits - budget
+    batch = int64(s.knobs[Knob.PAGES_TO_SCAN])
+    wakeups = 1 + rest_of_them // batch
+    s.scan[Scan.BUDGET] = batch - rest_of_them % batch
+    s.counters[Counter.WAKEUPS] += wakeups
+    s.counters[Counter.KSMD_CPU_NS] += wakeups * s.knobs[Knob.WAKEUP_NS]
+    s.counters[Counter.TIME_NS] += wakeups * (s.knobs[Knob.WAKEUP_NS] + s.knobs[Knob.SLEEP_MILLISECS] * 1_000_000)
+
+
+@kernel
+def pass_by(s, merged, visits, skips, was):
+    """Passes of pages at rest: KSM pages in place, visits, skips; `was`: how many of those were in the unstable tree.
+
+    Mirrors: mm/ksm.c cmp_and_merge_page() where it finds nobody, should_skip_rmap_item()
+    Writes: counters, scan.
+    """
+    s.counters[Counter.PAGES_SCANNED] += merged + visits
+    s.counters[Counter.PAGES_SKIPPED] += skips
+    s.counters[Counter.PAGES_UNSHARED] += visits - was
+    s.counters[Counter.TREE_SEARCHES] += visits
+    cost = merged * s.knobs[Knob.KSM_VISIT_NS] + visits * s.knobs[Knob.SEARCH_NS] + skips * s.knobs[Knob.SKIP_NS]
+    s.counters[Counter.KSMD_CPU_NS] += cost
+    s.counters[Counter.TIME_NS] += cost
+    if s.scan[Scan.CAREFUL]:
+        s.scan[Scan.BUDGET] -= merged + visits
+    else:
+        take_budget(s, merged + visits)
+
+
+@kernel
+def pass_pending(s):
+    """All pages at rest that are left of the open region are passed. Writes: as pass_by()."""
+    pass_by(
+        s,
+        int64(s.scan[Scan.PENDING_MERGED]),
+        int64(s.scan[Scan.PENDING_VISITS]),
+        int64(s.scan[Scan.PENDING_SKIPS]),
+        int64(s.scan[Scan.PENDING_WAS]),
+    )
+    s.scan[Scan.PASSED_TO] = s.scan[Scan.REGION_END]
+
+
+@kernel
+def catch_up(s):
+    """Brings time and counters to where the cursor is: the pages at rest before the page under visit are passed.
+
+    Writes: as pass_by().
+    """
+    first = int64(s.scan[Scan.PASSED_TO])
+    end = int64(s.scan[Scan.CUR_PAGE]) - 1
+    if s.scan[Scan.REGION_END] == 0 or end <= first:
+        return
+    seq = int64(s.scan[Scan.SEQ])
+    merged = int64(0)
+    visits = int64(0)
+    skips = int64(0)
+    was = int64(0)
+    for page in range(first, end):
+        if s.cohort[page] != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
+            phase = pass_of(s, page)
+            merged += phase & IS_MERGED
+            visits += (phase & IS_VISIT) // IS_VISIT
+            skips += (phase & IS_SKIP) // IS_SKIP
+            was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
+    s.scan[Scan.PENDING_MERGED] -= merged
+    s.scan[Scan.PENDING_VISITS] -= visits
+    s.scan[Scan.PENDING_SKIPS] -= skips
+    s.scan[Scan.PENDING_WAS] -= was
+    s.scan[Scan.PASSED_TO] = end
+    pass_by(s, merged, visits, skips, was)
+
+
+@kernel
+def expected_passes(s, first, end):
+    """What passing the pages at rest of [first, end), all of one block, comes to in this scan; no page there may be due.
+
+    Reads: cohort, cohorts, gated. Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree.
+    """
+    merged = int64(0)
+    visits = int64(0)
+    skips = int64(0)
+    was = int64(0)
+    if end - first == PAGES_PER_BLOCK:
+        block = 1 + first // PAGES_PER_BLOCK
+        merged = int64(s.cohorts[block, MERGED])
+        for cohort in range(s.cohorts.shape[1]):
+            n_pages = int64(s.cohorts[block, cohort])
+            phase = int64(s.cohorts[0, cohort])
+            visits += n_pages * ((phase >> 1) & 1)
+            skips += n_pages * ((phase >> 2) & 1)
+            was += n_pages * ((phase >> 3) & 1)
+        return merged, visits, skips, was - count_gated(s, first, end)
+    for page in range(first, end):
+        phase = pass_of(s, page)
+        merged += phase & IS_MERGED
+        visits += (phase & IS_VISIT) // IS_VISIT
+        skips += (phase & IS_SKIP) // IS_SKIP
+        was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
+    return merged, visits, skips, was
+
+
+@kernel
+def begin_passes(s):
+    """A new scan: what its passes come to, per cohort. Writes: scan, cohorts, cohort."""
+    s.scan[Scan.SEQ] += 1
+    s.scan[Scan.PLACES] = 0
+    seq = int64(s.scan[Scan.SEQ])
+    rename_oldest(s, cohort_of(OLDEST, seq), cohort_of(OLDEST - RENAMED_BY, seq))
+    s.cohorts[0, MERGED] = IS_MERGED
+    s.cohorts[0, SEARCHING] = IS_VISIT | WAS_UNSTABLE
+    for cohort in range(FIRST_COHORT, FIRST_COHORT + N_COHORTS):
+        calls = calls_after(cohort, seq)
+        if calls < 2:
+            s.cohorts[0, cohort] = 0  # its pages begin their rest in this scan, and are in no tree yet
+            continue
+        phase = IS_VISIT if VISITS[calls] else IS_SKIP
+        if calls >= 3 and VISITS[calls - 1]:
+            phase |= WAS_UNSTABLE
+        s.cohorts[0, cohort] = phase
+
+
+@kernel
+def end_passes(s):
+    """Scan SEQ is over: its place in the calendar is needed again, and that of the scan before in `gated`.
+
+    Writes: calendar, gated.
+    """
+    slot = s.scan[Scan.SEQ] % SCANS_AHEAD
+    row = (s.scan[Scan.SEQ] - 1) & 1
+    for word in range(s.calendar.shape[1]):
+        s.calendar[slot, word] = 0
+        s.gated[row, word] = 0
