@@ -7,11 +7,12 @@ import resource
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ksmbatch import accel, metrics
+from ksmbatch import accel, metrics, prefault
 from ksmbatch.clock import NS_PER_MS, Clock
 from ksmbatch.codes import Caller, Kernel, Locking, Run
 from ksmbatch.config import Config
@@ -22,7 +23,7 @@ from ksmbatch.locks import Lock
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
 from ksmbatch.program import Program, ReadyStep, compile_workload
-from ksmbatch.state import FOREVER
+from ksmbatch.state import FOREVER, HOLDERS, State
 from ksmbatch.workload import Snapshot, Workload
 
 
@@ -119,19 +120,23 @@ def simulate(
     clock = Clock(machine, config.run.sample, config.run.sample_ms, _reporter(progress, end_scans, end_ns))
     lock = Lock(clock, config.migration.locking)
     wall_start_s = setup_start_s
-    for k, (time_ms, steps) in enumerate(program.ahead()):
-        if scans is None and not program.per_scan:
-            clock.run(until_ns=min(time_ms * NS_PER_MS, end_ns), full_scans=end_scans)
-        if clock.now(Counter.TIME_NS) >= end_ns or (k > 0 and clock.scans_done >= end_scans):
-            break
-        for step in steps:
-            _apply(clock, lock, step)
-        if k == 0:
-            wall_start_s = time.perf_counter()
-        if scans is not None or program.per_scan:
-            n_scans = scans[k] if scans is not None else 1
-            clock.run(full_scans=min(clock.scans_done + n_scans, end_scans), until_ns=end_ns)
-    clock.run(full_scans=end_scans, until_ns=end_ns)
+    with ExitStack() as memory:
+        memory.enter_context(prefault.meanwhile(_memory_of_pages(machine.state)))
+        for k, (time_ms, steps) in enumerate(program.ahead()):
+            if scans is None and not program.per_scan:
+                clock.run(until_ns=min(time_ms * NS_PER_MS, end_ns), full_scans=end_scans)
+            if clock.now(Counter.TIME_NS) >= end_ns or (k > 0 and clock.scans_done >= end_scans):
+                break
+            for step in steps:
+                _apply(clock, lock, step)
+            if k == 0:
+                memory.close()
+                memory.enter_context(prefault.meanwhile(_memory_of_merging(machine.state)))
+                wall_start_s = time.perf_counter()
+            if scans is not None or program.per_scan:
+                n_scans = scans[k] if scans is not None else 1
+                clock.run(full_scans=min(clock.scans_done + n_scans, end_scans), until_ns=end_ns)
+        clock.run(full_scans=end_scans, until_ns=end_ns)
     if clock.recorder.last_ns < clock.now(Counter.TIME_NS) or clock.recorder.last_ns < 0:
         clock.recorder.sample()
     wall_s = time.perf_counter() - wall_start_s
@@ -147,6 +152,16 @@ def simulate(
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         },
     )
+
+
+def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
+    """What writing all pages for the first time uses, and ksmd's first look at them: arrays, and how many bytes of each."""
+    return [(s.frames, s.frames.nbytes * len(s.pages) // len(s.frames)), (s.cohort, s.cohort.nbytes)]
+
+
+def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
+    """What ksmd's first merging scan uses, at most, as _memory_of_pages()."""
+    return [(s.members, int(s.by_content[:, :, HOLDERS].sum()) * s.members.itemsize * s.members.shape[1])]
 
 
 def _knobs(config: Config) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ksmbatch import prefault
 from ksmbatch.metrics import Counter, NodeCounter
 
 # np.int64, not int: numba compiles a function anew for every literal that is passed to it
@@ -411,6 +412,7 @@ def allocate(
         others = [other for other in range(n_nids) if other != nid]
         numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
     pages = zeros(np.int32, n_pages, PAGE_COLUMNS)
+    prefault.at_once(pages)
     pages[:, FRAME] = NO_FRAME
     frames = zeros(np.int32, n_frames, FRAME_COLUMNS)
     state = State(

@@ -85,6 +85,11 @@ class StateView:
         return {chain: chase(self.nodes, self.nodes[chain][state.FIRST], state.NEXT) for chain in heads}
 
     @cached_property
+    def listed_chains(self) -> list[list[int]]:
+        """Per node: the chains of its stable tree, as they are listed from the one that was pruned first."""
+        return [chase(self.nodes, oldest, state.NEWER) for oldest in self.state.trees[state.OLDEST_CHAIN].tolist()]
+
+    @cached_property
     def migrate(self) -> list[int]:
         """migrate_nodes."""
         return chase(self.nodes, self.scan[Scan.MIGRATE_FIRST], state.NEXT)

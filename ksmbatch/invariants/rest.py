@@ -1,6 +1,7 @@
 """Rules of pages at rest: who may, who knows of them, and that nobody who is awake is forgotten."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ksmbatch import state
 from ksmbatch.invariants.recount import Faults, all_hold, differs
@@ -8,6 +9,7 @@ from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan
 from ksmbatch.stateview import StateView
 
 MERGED, SEARCHING = 1, 2
+WORD = int(state.PAGES_PER_WORD)
 
 
 def cohorts_are_recounted(v: StateView) -> Faults:
@@ -50,8 +52,7 @@ def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
 def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
     """A page that is in nobody's calendar has its content for itself, and had it at ksmd's last look."""
     cohort = v.state.cohort
-    resting = cohort >= SEARCHING
-    pages = np.flatnonzero(resting & ~_is_due_within(v, int(state.SCANS_AHEAD) - 1))
+    pages = _at_rest_for_good(v)
     frames = v.frame[pages]
     content = v.state.frames[frames, state.FRAME_CONTENT]
     yield from all_hold("at rest, but shared: page", v.mapcount[frames] == 1, pages)
@@ -66,6 +67,18 @@ def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
     yield from all_hold("at rest, unknown to others: page", rows[:, state.RESTING] == pages[known] + 1, pages[known])
     smart = v.state.knobs[Knob.SMART_SCAN] and not v.is_old
     yield from all_hold("at rest as if smart_scan was off, or the reverse: page", (cohort[pages] > SEARCHING) == smart, pages)
+
+
+def watched_pages_are_in_watch(v: StateView) -> Faults:
+    """Of the pages that rest for good, `watch` has those that search a tree for contents for which it is watched."""
+    pages = _at_rest_for_good(v)
+    content = v.state.pages[pages, state.CHECKSUM]
+    trees = v.state.trees.astype(np.int64)[:, v.state.page_bytes[pages, state.ITEM_NID]]
+    is_held = content < v.state.by_content.shape[1]
+    first = np.where(is_held, trees[state.WATCH_LOW] + 1, trees[state.WATCH_FIRST])
+    end = np.where(is_held, trees[state.WATCH_HIGH], trees[state.WATCH_END])
+    watched = (trees[state.WATCHED] != 0) & (first <= content) & (content < end)
+    yield from all_hold("to be watched, and is not: page", ~watched | _bits(v.state.watch, pages), pages)
 
 
 def pages_known_to_rest_do(v: StateView) -> Faults:
@@ -83,7 +96,7 @@ def pages_awake_are_expected(v: StateView) -> Faults:
     looked_at = ((v.frame != NO_FRAME) & (v.page_flags & state.MERGEABLE != 0)) | (v.item_flags & state.ITEM != 0)
     expected = scanned[v.mm_of_page] & alive & looked_at & (v.state.cohort == 0)
     pages = np.flatnonzero(expected)
-    due = _bits(v, (v.last_pass[pages] + 1) % int(state.SCANS_AHEAD), pages)
+    due = _in_calendar(v, v.last_pass[pages] + 1, pages)
     yield from all_hold("awake, and not expected: page", due, pages)
 
 
@@ -95,16 +108,21 @@ def no_region_is_open(v: StateView) -> Faults:
         yield from all_hold("passed by another scan than the last: mm", passed == v.scan[Scan.SEQ], v.slots)
 
 
-def _bits(v: StateView, rows: np.ndarray, pages: np.ndarray) -> np.ndarray:
-    words = v.state.calendar[rows, pages // int(state.PAGES_PER_WORD)]
-    found: np.ndarray = (words >> (pages % int(state.PAGES_PER_WORD)).astype(np.uint32)) & 1 != 0
-    return found
-
-
-def _is_due_within(v: StateView, n_scans: int) -> np.ndarray:
-    """bool[n_pages]: whether the calendar has the page in one of the `n_scans` scans after its last pass."""
+def _at_rest_for_good(v: StateView) -> NDArray[np.int64]:
+    """The unmerged pages at rest that are in nobody's calendar."""
     pages = np.arange(len(v.frame))
     due = np.zeros(len(pages), np.bool_)
-    for ahead in range(1, n_scans + 1):
-        due |= _bits(v, (v.last_pass + ahead) % int(state.SCANS_AHEAD), pages)
-    return due
+    for ahead in range(1, int(state.SCANS_AHEAD)):
+        due |= _in_calendar(v, v.last_pass + ahead, pages)
+    return np.flatnonzero((v.state.cohort >= SEARCHING) & ~due)
+
+
+def _in_calendar(v: StateView, scans: NDArray[np.int64], pages: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[n]: whether scan scans[k] has to visit pages[k]."""
+    return _bits(v.state.calendar.reshape(-1), scans % int(state.SCANS_AHEAD) * v.state.calendar.shape[1] * WORD + pages)
+
+
+def _bits(words: NDArray[np.uint32], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[n]: the bits of `words` at `places`."""
+    found: NDArray[np.bool_] = (words[places // WORD] >> (places % WORD).astype(np.uint32)) & 1 != 0
+    return found

@@ -130,6 +130,18 @@ def chains_are_recounted(v: StateView) -> Faults:
         yield from differs(f"dups with room of chain {chain}", head[state.ROOMY_DUPS], roomy)
 
 
+def chains_are_listed_by_pruning_time(v: StateView) -> Faults:
+    """A tree lists its chains, each once, linked both ways; none was pruned before the one ahead of it."""
+    for nid, (tree, listed) in enumerate(zip(v.trees, v.listed_chains, strict=True)):
+        if sorted(listed) != sorted(node for node in tree if node in v.chains):
+            yield f"tree {nid} lists chains {listed}"
+        yield from linked(f"list of chains of tree {nid}", listed, [v.nodes[chain][state.OLDER] for chain in listed])
+        yield from differs(f"newest chain of tree {nid}", v.state.trees[state.NEWEST_CHAIN, nid], listed[-1] if listed else NIL)
+        pruned = v.state.node_prune_time[listed].tolist()
+        if pruned != sorted(pruned):
+            yield f"chains of tree {nid} are listed with pruning times {pruned}"
+
+
 def chains_know_where_there_is_room(v: StateView) -> Faults:
     """Stamps fall; none has room before ROOM_FROM, none with room more than TOP pages, and before TOP_FROM none so many."""
     for chain, dups in v.chains.items():

@@ -1,4 +1,4 @@
-"""The commonest merge in one piece: a private page joins a KSM page that has room, and nobody can see the walk to it.
+"""The commonest merges in one piece: private pages join KSM pages that have room, and nobody can see the walks to them.
 
 It does what `visit` does by way of `merge`, `fault`, `frame`, `stable_tree` and `stable_node`, in a fraction of the time, and
 declines whatever is not plain. On a large host's first merging scan two pages of three that are merged come this way.
@@ -6,13 +6,13 @@ declines whatever is not plain. On a large host's first merging scan two pages o
 
 from numpy import int64
 
-from ksmbatch.accel import kernel
+from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.cohorts import MERGED
+from ksmbatch.kernels.hints import hint_visits
 from ksmbatch.kernels.members import add_member
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.passing import take_budget
-from ksmbatch.kernels.resting import rest
-from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune
+from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune, waits_beyond_region
 from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
@@ -23,12 +23,12 @@ from ksmbatch.state import (
     ANON,
     CHAIN,
     CHECKSUM,
+    DUE_PAGE,
     FIRST,
     FRAME,
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
-    FRAME_NODE,
     HEAD,
     HOLDERS,
     IN_CHAIN,
@@ -44,8 +44,10 @@ from ksmbatch.state import (
     NO_FRAME,
     PAGE_FLAGS,
     PAGE_NID,
+    PAGES_PER_BLOCK,
     PROT_NONE,
     ROOMY_DUPS,
+    SPARE_MEMBERS,
     STABLE,
     STABLE_AT,
     STALE_DUPS,
@@ -56,7 +58,7 @@ from ksmbatch.state import (
 )
 
 
-@kernel
+@inlined
 def node_to_join(s, page):
     """The stable node that a visit of `page` will find, if all about it is plain; else NIL. Not for 6.1. Reads: everything."""
     frame = int64(s.pages[page, FRAME])
@@ -92,44 +94,77 @@ def node_to_join(s, page):
     return node
 
 
-@kernel
-def join(s, page, mm, node):
-    """A visit of `page` of `mm`, which is at the cursor, that lets it join `node`, which node_to_join() has found.
+@inlined
+def join(s, page, node):
+    """`page` joins `node`, which node_to_join() has found; count_joins() is still to be called.
 
-    Mirrors: mm/ksm.c cmp_and_merge_page(), try_to_merge_with_ksm_page(), stable_tree_append()
-    Writes: pages, page_bytes, frames, frame_bytes, members, nodes, by_content, mms, counters, node_counters, scan, cohort.
+    Mirrors: mm/ksm.c try_to_merge_with_ksm_page(), stable_tree_append()
+    Writes: pages, page_bytes, frames, members, nodes, by_content, node_counters, cohort.
     """
-    frame = page
     kframe = int64(s.nodes[node, KPFN])
-    nid = int64(s.frame_bytes[frame, FRAME_NID])
+    nid = int64(s.frame_bytes[page, FRAME_NID])
     knid = int64(s.frame_bytes[kframe, FRAME_NID])
     home = int64(s.page_bytes[page, PAGE_NID])
-    if s.knobs[Knob.SMART_SCAN]:
-        s.page_bytes[page, AGE] += 1
+    s.page_bytes[page, AGE] += s.knobs[Knob.SMART_SCAN]
     # its frame is freed, and it maps that of the node
-    s.frames[frame, MAPCOUNT] = 0
-    s.by_content[tree_of(s, nid), s.frames[frame, FRAME_CONTENT], HOLDERS] -= 1
-    s.frames[frame, FRAME_NODE] = NIL
+    s.frames[page, MAPCOUNT] = 0
+    s.by_content[tree_of(s, nid), s.frames[page, FRAME_CONTENT], HOLDERS] -= 1
     s.frames[kframe, MAPCOUNT] += 1
     s.pages[page, FRAME] = kframe
     s.node_counters[nid, NodeCounter.FRAMES] -= 1
     s.node_counters[home, NodeCounter.REMOTE_MAPPINGS] += int64(knid != home) - int64(nid != home)
-    s.counters[Counter.FRAMES_IN_USE] -= 1
-    # its rmap_item joins the node
-    chain = int64(s.nodes[node, CHAIN]) if s.nodes[node, WHERE] == IN_CHAIN else NIL
-    if chain != NIL:
-        may_prune(s, chain, MAY_PRUNE)
+    # its rmap_item joins the node, and in its place the page can rest
     change_length(s, node, int64(1))
     s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
-    s.mms[mm, MERGING] += 1
-    s.counters[Counter.PAGES_SHARING] += 1
-    s.counters[Counter.PAGES_MERGED] += 1
-    # the visit is counted, and in its place the page can rest
-    s.counters[Counter.PAGES_SCANNED] += 1
-    s.counters[Counter.TREE_SEARCHES] += 1
-    s.counters[Counter.KSMD_CPU_NS] += s.knobs[Knob.MERGE_NS]
-    s.counters[Counter.TIME_NS] += s.knobs[Knob.MERGE_NS]
+    s.cohort[page] = MERGED
+
+
+@inlined
+def count_joins(s, mm, page, n_pages):
+    """So many pages of `mm`, the last of them before `page`, which is in the same block, have joined nodes.
+
+    Writes: cohorts, mms, counters, scan.
+    """
+    s.scan[Scan.CUR_PAGE] = page
     s.scan[Scan.VISIT] = Knob.MERGE_NS
-    take_budget(s, int64(1))
-    rest(s, page, MERGED)
+    s.cohorts[1 + (page - 1) // PAGES_PER_BLOCK, MERGED] += n_pages
+    s.mms[mm, MERGING] += n_pages
+    s.counters[Counter.FRAMES_IN_USE] -= n_pages
+    s.counters[Counter.PAGES_SHARING] += n_pages
+    s.counters[Counter.PAGES_MERGED] += n_pages
+    s.counters[Counter.PAGES_SCANNED] += n_pages
+    s.counters[Counter.TREE_SEARCHES] += n_pages
+    s.counters[Counter.KSMD_CPU_NS] += n_pages * s.knobs[Knob.MERGE_NS]
+    s.counters[Counter.TIME_NS] += n_pages * s.knobs[Knob.MERGE_NS]
+    take_budget(s, n_pages)
+
+
+@kernel
+def join_listed(s, mm, first, end):
+    """Visits the listed pages of `mm` number `first` to before `end`, as long as each joins a stable node.
+
+    Mirrors: mm/ksm.c cmp_and_merge_page()
+    Writes: as join(), count_joins(), may_prune(). Returns: the number of the first that does not.
+    """
+    counted = first
+    k = first
+    page = int64(0)
+    while k < end and s.scan[Scan.NEXT_MEMBER] + SPARE_MEMBERS <= len(s.members):
+        if k >= s.scan[Scan.HINTED]:
+            hint_visits(s, k)
+        node = node_to_join(s, int64(s.due[DUE_PAGE, k]))
+        if node == NIL:
+            break
+        page = int64(s.due[DUE_PAGE, k])
+        if s.nodes[node, WHERE] == IN_CHAIN and not waits_beyond_region(s, int64(s.nodes[node, CHAIN])):
+            if k > counted:
+                count_joins(s, mm, page, k - counted)
+                counted = k
+            s.scan[Scan.CUR_PAGE] = page + 1
+            may_prune(s, int64(s.nodes[node, CHAIN]), MAY_PRUNE)
+        join(s, page, node)
+        k += 1
+    if k > counted:
+        count_joins(s, mm, page + 1, k - counted)
+    return k

@@ -12,7 +12,7 @@ from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
-from ksmbatch.kernels.join import join, node_to_join
+from ksmbatch.kernels.join import join_listed
 from ksmbatch.kernels.looking import first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
@@ -266,6 +266,12 @@ def visit(s, page, mm):
 
 
 @inlined
+def is_listed(s, k, page):
+    """Whether `page` is the listed page number `k`. Reads: due, scan."""
+    return 0 <= k < s.scan[Scan.N_DUE] and s.due[DUE_PAGE, k] == page
+
+
+@inlined
 def scan_region(s, until_ns):
     """Passes the pages of the open region. Writes: everything. Returns: Status; DONE at its end, or that of batch or time."""
     mm = int64(s.scan[Scan.CUR_MM])
@@ -297,10 +303,12 @@ def scan_region(s, until_ns):
             return Status.GROW
         s.scan[Scan.CUR_PAGE] = page + 1
         if joins:
-            node = node_to_join(s, page)
-            if node != NIL:
-                join(s, page, mm, node)
-                page += 1
+            k = int64(s.scan[Scan.NEXT_DUE]) - 1
+            # where pages at rest between the listed ones may have to be visited, one at a time
+            stop = join_listed(s, mm, k, k + 1 if lively else int64(s.scan[Scan.N_DUE])) if is_listed(s, k, page) else k
+            if stop > k:
+                s.scan[Scan.NEXT_DUE] = stop
+                page = int64(s.scan[Scan.CUR_PAGE])
                 if lively:
                     lively = lively_trees(s)
                 continue

@@ -114,6 +114,19 @@ def lose_the_calendar(s: State) -> None:
     s.calendar[:] = 0
 
 
+def watch_for_all_contents_and_for_no_page(s: State) -> None:
+    s.trees[[state.WATCHED, state.WATCH_HIGH, state.WATCH_END]] = [[1], [99], [99]]
+    s.trees[[state.WATCH_LOW, state.WATCH_FIRST]] = -1
+    s.watch[:] = 0
+
+
+def watch_for_one_page_less(s: State) -> None:
+    watch_for_all_contents_and_for_no_page(s)
+    page = lonely_page(s)
+    s.watch[:] = 2**32 - 1
+    s.watch[page // 32] ^= np.uint32(1 << page % 32)
+
+
 def leave_a_region_open(s: State) -> None:
     s.scan[Scan.REGION_END] = s.scan[Scan.CUR_PAGE]
 
@@ -151,6 +164,8 @@ CASES: list[tuple[str, str, Change]] = [
     ),
     ("pages_known_to_rest_do", "awake, or merged", take_a_page_that_is_awake_for_one_at_rest),
     ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
+    ("watched_pages_are_in_watch", "to be watched, and is not", watch_for_all_contents_and_for_no_page),
+    ("watched_pages_are_in_watch", "to be watched, and is not", watch_for_one_page_less),
     ("no_region_is_open", "the end of the open region", leave_a_region_open),
     ("no_region_is_open", "passed by another scan than the last", end_the_scan_too_early),
 ]
@@ -165,4 +180,5 @@ SMART_CASES: list[tuple[str, str, Change]] = [
     ("unmerged_pages_at_rest_are_alone_or_expected", "unknown to others", forget_who_is_alone),
     ("cohorts_are_recounted", "pages at rest of block 0, cohort", count_a_page_at_rest_twice),
     ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
+    ("watched_pages_are_in_watch", "to be watched, and is not", watch_for_one_page_less),
 ]

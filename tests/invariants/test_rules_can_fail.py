@@ -140,9 +140,25 @@ def leave_a_page_unshared(s: State) -> None:
     s.counters[Counter.PAGES_UNSHARED] += 1
 
 
-def cut_a_members_link_back(s: State) -> None:
-    second = np.flatnonzero(s.members[:, state.MEMBER_PREV] != state.NIL)[0]
-    s.members[second, state.MEMBER_PREV] = state.NIL
+def long_node(s: State) -> int:
+    """A stable node in which more than one page hangs."""
+    return int(np.flatnonzero((s.nodes[:, state.LEN] > 1) & (s.nodes[:, state.WHERE] != state.FREE))[0])
+
+
+def let_the_first_member_leave_unnoticed(s: State) -> None:
+    s.members[s.nodes[long_node(s), state.FIRST], state.MEMBER_PAGE] = -1
+
+
+def count_a_member_that_left_twice(s: State) -> None:
+    s.nodes[long_node(s), state.N_LEFT] += 1
+
+
+def cut_the_list_of_members(s: State) -> None:
+    s.members[s.nodes[long_node(s), state.FIRST], state.MEMBER_NEXT] = state.NIL
+
+
+def hang_a_member_in_another_node(s: State) -> None:
+    s.members[s.nodes[long_node(s), state.FIRST], state.MEMBER_NODE] += 1
 
 
 def make_a_node_longer_than_it_is(s: State) -> None:
@@ -282,6 +298,23 @@ def count_a_dup_with_room_more(s: State) -> None:
     s.nodes[chain_of(s), state.ROOMY_DUPS] += 1
 
 
+def forget_the_chain_that_was_pruned_first(s: State) -> None:
+    assert s.trees[state.OLDEST_CHAIN, 0] != s.trees[state.NEWEST_CHAIN, 0]
+    s.trees[state.OLDEST_CHAIN, 0] = s.nodes[s.trees[state.OLDEST_CHAIN, 0], state.NEWER]
+
+
+def prune_a_chain_unnoticed(s: State) -> None:
+    s.node_prune_time[s.trees[state.OLDEST_CHAIN, 0]] = s.node_prune_time[s.trees[state.NEWEST_CHAIN, 0]] + 1
+
+
+def cut_a_chains_link_back(s: State) -> None:
+    s.nodes[s.trees[state.NEWEST_CHAIN, 0], state.OLDER] = state.NIL
+
+
+def take_the_first_chain_for_the_last(s: State) -> None:
+    s.trees[state.NEWEST_CHAIN, 0] = s.trees[state.OLDEST_CHAIN, 0]
+
+
 def overlook_a_stale_node(s: State) -> None:
     assert s.trees[state.STABLE_HOT, 0] > 0
     s.trees[state.STABLE_HOT, 0] -= 1
@@ -375,7 +408,10 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("rmap_items_are_where_they_may_be", hang_an_item_in_two_trees),
     ("counters_of_pages_are_recounted", share_one_page_less),
     ("counters_of_pages_are_recounted", leave_a_page_unshared),
-    ("members_are_the_items_of_their_node", cut_a_members_link_back),
+    ("members_are_the_items_of_their_node", let_the_first_member_leave_unnoticed),
+    ("members_are_the_items_of_their_node", count_a_member_that_left_twice),
+    ("members_are_the_items_of_their_node", cut_the_list_of_members),
+    ("members_are_the_items_of_their_node", hang_a_member_in_another_node),
     ("members_are_the_items_of_their_node", make_a_node_longer_than_it_is),
     ("members_are_the_items_of_their_node", give_a_page_another_head),
     ("members_are_the_items_of_their_node", lose_the_free_members),
@@ -402,6 +438,10 @@ CASES: list[tuple[str, Callable[[State], None]]] = [
     ("chains_are_recounted", give_a_dup_another_chain),
     ("chains_are_recounted", count_a_stale_dup_more),
     ("chains_are_recounted", count_a_dup_with_room_more),
+    ("chains_are_listed_by_pruning_time", forget_the_chain_that_was_pruned_first),
+    ("chains_are_listed_by_pruning_time", prune_a_chain_unnoticed),
+    ("chains_are_listed_by_pruning_time", cut_a_chains_link_back),
+    ("chains_are_listed_by_pruning_time", take_the_first_chain_for_the_last),
     ("chains_know_where_there_is_room", give_a_dup_the_stamp_of_the_next),
     ("chains_know_where_there_is_room", look_for_the_fullest_in_another_chain),
     ("chains_know_where_there_is_room", expect_less_in_dups_with_room),

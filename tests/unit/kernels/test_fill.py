@@ -129,7 +129,7 @@ def test_where_pfns_are_kept_each_frame_is_taken_for_itself() -> None:
     s = long_state(keep_pfns=True)
     assert fill_run(s, 0, np.zeros(60, np.int32), 0) == 0
     write_range(s, 0, np.zeros(60, np.int32))
-    assert s.frames[:60, state.PFN].tolist() == list(range(1, 61))
+    assert s.frame_pfns[:60].tolist() == list(range(1, 61))
 
 
 def test_who_rests_alone_is_woken_by_a_fill() -> None:

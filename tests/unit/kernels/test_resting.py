@@ -14,7 +14,7 @@ from unit.kernels.tiny import fill, shares, tiny_state, visit
 from ksmbatch import state
 from ksmbatch.accel import entry_kernel, prefetch
 from ksmbatch.codes import Run, Status
-from ksmbatch.kernels import bits, cohorts, cursor, fault, hints, ksmd, mm_slot, passing, resting, smart_scan
+from ksmbatch.kernels import bits, cohorts, cursor, fault, ksmd, mm_slot, passing, resting, smart_scan
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
     IS_MERGED,
@@ -487,23 +487,6 @@ def test_asking_for_a_cache_line_changes_nothing_compiled_or_not() -> None:
     assert prefetch(array, 3) is None  # type: ignore[func-returns-value]
     assert _tell(array, 7) == 7
     assert array.tolist() == before
-
-
-def test_hints_go_ahead_of_the_visits_and_end_with_the_region() -> None:
-    s = tiny_state(pages_per_mm=100, n_contents=110)
-    fill(s, *range(1, 101))
-    s.scan[Scan.BUDGET] = 1000
-    ksmd.start_scan(s)
-    ksmd.open_region(s, 100, FOREVER, FOREVER, FOREVER)
-    before = {name: array.tolist() for name, array in s._asdict().items() if name != "scan"}
-    hints.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [28, 28]
-    hints.hint_ahead(s)
-    assert s.scan[[Scan.HINT, Scan.HINTS]].tolist() == [29, 29]
-    for _ in range(100):
-        hints.hint_ahead(s)
-    assert s.scan[Scan.HINT] == 100
-    assert {name: array.tolist() for name, array in s._asdict().items() if name != "scan"} == before
 
 
 def test_phases_tell_ksm_pages_visits_and_skips_apart() -> None:

@@ -1,6 +1,6 @@
-"""Is each step right in the pool of stable nodes and members? Slots, lists, lengths, and what a walk would change.
+"""Is each step right in the pool of stable nodes? Slots, lists, lengths, and what a walk would change.
 
-What ksmd does with stable nodes is in test_stable_tree.py.
+Their members are in test_members.py; what ksmd does with stable nodes is in test_stable_tree.py.
 """
 
 import pytest
@@ -31,14 +31,13 @@ def a_chain(s: State, n_dups: int, length: int = 2) -> tuple[int, list[int]]:
     return chain, dups
 
 
-def list_of(s: State, first: int, links: str = "nodes") -> list[int]:
+def list_of(s: State, first: int) -> list[int]:
     """The list from `first` on, checked to be linked back as well."""
-    rows, following, back = (s.nodes, state.NEXT, state.PREV) if links == "nodes" else (s.members, 2, 3)
     found, before, slot = [], int(NIL), first
     while slot != NIL:
-        assert rows[slot, back] == before
+        assert s.nodes[slot, state.PREV] == before
         found.append(slot)
-        before, slot = slot, int(rows[slot, following])
+        before, slot = slot, int(s.nodes[slot, state.NEXT])
     return found
 
 
@@ -58,25 +57,6 @@ def test_a_slot_that_comes_back_remembers_nothing() -> None:
     assert a_node(s, content=2, frame=4, nid=0) == node
     row = dict.fromkeys(range(state.NODE_COLUMNS), 0) | {state.CONTENT: 2, state.KPFN: 4}
     assert s.nodes[node].tolist() == list(row.values())
-
-
-def test_a_new_member_is_the_first_of_its_node() -> None:
-    s = tiny_state()
-    node = a_node(s)
-    members = [int(pool.add_member(s, node, page)) for page in (4, 5, 6)]
-    assert list_of(s, int(s.nodes[node, state.FIRST]), "members") == members[::-1]
-    assert s.members[members[::-1], state.MEMBER_PAGE].tolist() == [6, 5, 4]
-    assert (s.members[members, state.MEMBER_NODE] == node).all()
-
-
-@pytest.mark.parametrize("dropped", [0, 1, 2])
-def test_a_member_may_leave_from_anywhere(dropped: int) -> None:
-    s = tiny_state()
-    node = a_node(s)
-    members = [int(pool.add_member(s, node, page)) for page in range(3)]
-    pool.drop_member(s, members[dropped])
-    assert list_of(s, int(s.nodes[node, state.FIRST]), "members") == [m for m in members[::-1] if m != members[dropped]]
-    assert pool.add_member(s, node, 7) == members[dropped]
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
