@@ -23,7 +23,7 @@ LAYERS = (
     ("trace_metadata", "traces", "trace_nodes", "trace_memory", "trace_events", "trace_check", "trace_writer"),
     ("memory", "duplicates", "convergence", "estimate"),
     ("configfile", "faults", "sections", "config"),
-    ("state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
+    ("prefault", "state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
     ("pagetables", "conformance"),
     ("recordings",),
     ("accel",),
