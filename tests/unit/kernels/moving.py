@@ -41,7 +41,7 @@ def family(s: State) -> AnonVmas:
 def fork(s: State) -> AnonVmas:
     """mm 1 becomes a child of mm 0."""
     n = len(s.pages) // 2
-    s.page_bytes[n:] = 0
+    s.page_bytes[n:, state.PAGE_FLAGS :] = 0
     fault.fork_pages(s, 0, 1, n)
     return family(s)
 

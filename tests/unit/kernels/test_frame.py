@@ -149,8 +149,9 @@ def test_a_frame_that_is_taken_again_remembers_nothing() -> None:
     fault.zap_pages(s, 0, 2)
     fill(s, 5)
     assert frames_of(s)[:2] == [0, N]
-    assert s.frames[0].tolist() == [5, 1, state.NIL, 1]
-    assert s.frame_bytes[0].tolist() == [0, HERE]
+    assert s.frames[0, [state.FRAME_CONTENT, state.MAPCOUNT, state.FRAME_NODE]].tolist() == [5, 1, state.NIL]
+    assert s.frame_bytes[0, [state.FRAME_FLAGS, state.FRAME_NID]].tolist() == [0, HERE]
+    assert s.frame_pfns[0] == 1
 
 
 def test_a_ksm_page_that_loses_its_last_mapping_leaves_its_stable_node_stale() -> None:

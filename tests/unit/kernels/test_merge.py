@@ -17,8 +17,8 @@ OLD, NEW = Kernel.V6_1, Kernel.V6_12
 
 
 def seen_once(*contents: int, kernel: Kernel = NEW, **knobs: int) -> State:
-    """Pages whose checksums ksmd knows; the next batch is the visit to page 0."""
-    s = tiny_state(kernel, pages_to_scan=1, **knobs)
+    """Pages whose checksums ksmd knows; the next batch is the visit to page 0. Frames keep their numbers, so that they tell."""
+    s = tiny_state(kernel, pages_to_scan=1, keep_pfns=True, **knobs)
     fill(s, *contents)
     visit(s, len(contents) + 1)  # the last batch only finds that the scan is over
     assert s.counters[Counter.FULL_SCANS] == 1
@@ -146,7 +146,7 @@ def test_a_moved_page_stays_in_the_old_tree_until_ksmd_passes_it() -> None:
 
 
 def test_a_moved_page_with_several_mappings_and_its_twin_on_the_new_node_make_a_chain() -> None:
-    s = tiny_state(merge_across_nodes=0)
+    s = tiny_state(merge_across_nodes=0, keep_pfns=True)
     s.page_bytes[4:, state.PAGE_NID] = 1
     fill(s, 3, 3)
     fill(s, 3, 3, first=4)
@@ -160,7 +160,7 @@ def test_a_moved_page_with_several_mappings_and_its_twin_on_the_new_node_make_a_
 
 
 def test_a_moved_page_met_by_a_page_of_its_old_node_waits_on_migrate_nodes() -> None:
-    s = tiny_state(merge_across_nodes=0)
+    s = tiny_state(merge_across_nodes=0, keep_pfns=True)
     fill(s, 3, 3, first=4)
     visit(s, 2)
     node = int(s.frames[5, state.FRAME_NODE])

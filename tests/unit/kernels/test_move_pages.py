@@ -77,7 +77,7 @@ def test_a_page_that_is_there_already_stays_whoever_asks_and_however_full_the_no
 
 
 def test_a_ksm_page_moves_if_its_items_lead_to_all_its_mappings() -> None:
-    s = tiny_state()
+    s = tiny_state(keep_pfns=True)
     fill(s, 3, 3)
     visit(s, 2)
     assert move(s, 0, 1) == [THERE]

@@ -46,12 +46,13 @@ def scans_to_visit(s: State, page: int) -> int | None:
 # unmerged pages
 
 
-def test_a_page_that_searches_in_vain_rests_from_its_second_visit_on() -> None:
-    assert cohorts(machine(1, scanned=1))[0] == AWAKE
-    s = machine(1, scanned=2)
+@pytest.mark.parametrize("scanned", [1, 2, 3])
+def test_a_page_that_will_search_in_vain_rests_from_its_first_visit_on(scanned: int) -> None:
+    s = machine(1, scanned=scanned)
     assert cohorts(s)[0] == SEARCHING
     assert scans_to_visit(s, 0) is None
     assert s.by_content[0, 1, state.RESTING] == 1
+    assert bool(resting.is_gated(s, 0, 1)) == (scanned == 1)  # the first visit took its checksum down, and put it in no tree
 
 
 def test_6_1_lets_it_rest_just_so_with_smart_scan_or_without() -> None:
@@ -83,10 +84,6 @@ def checksum_of_another(s: State) -> None:
     s.pages[0, state.CHECKSUM] = 2
 
 
-def out_of_the_tree(s: State) -> None:
-    s.page_bytes[0, state.ITEM_FLAGS] = state.ITEM
-
-
 def without_access(s: State) -> None:
     s.page_bytes[0, state.PAGE_FLAGS] |= state.PROT_NONE
 
@@ -116,7 +113,6 @@ CHANGES: list[Change] = [
     two_of_a_kind,
     in_the_stable_tree,
     checksum_of_another,
-    out_of_the_tree,
     without_access,
     without_anon_vma,
     not_mergeable,
@@ -172,10 +168,24 @@ def test_a_page_that_cannot_rest_for_good_rests_while_smart_scan_passes_it_by() 
     assert seen == [(n in at_rest, at_rest.get(n, 1)) for n in range(1, 16)]
 
 
-def test_the_arithmetic_is_left_alone_where_a_page_is_not_in_the_tree_in_which_it_would_be() -> None:
-    s = machine(1, scanned=6, smart_scan=1)
+@pytest.mark.parametrize(("smart_scan", "scanned"), [(0, 3), (1, 6)])
+def test_a_page_that_its_visit_put_in_no_tree_rests_and_is_known_to_be_in_none(smart_scan: int, scanned: int) -> None:
+    s = machine(1, scanned=scanned, smart_scan=smart_scan)
     resting.wake(s, 0)
-    s.page_bytes[0, state.ITEM_FLAGS] = state.ITEM  # though it was visited by this scan
+    assert not resting.is_gated(s, 0, scanned)
+    s.page_bytes[0, state.ITEM_FLAGS] = state.ITEM
+    retire.retire(s, 0)
+    assert cohorts(s)[0] != AWAKE
+    assert resting.is_gated(s, 0, scanned)
+    resting.wake(s, 0)
+    assert not resting.is_gated(s, 0, scanned)
+    assert s.page_bytes[0, state.ITEM_FLAGS] == state.ITEM
+
+
+def test_the_arithmetic_is_left_alone_where_a_page_is_in_a_tree_in_which_it_would_not_be() -> None:
+    s = machine(1, scanned=5, smart_scan=1)  # which passed it by
+    resting.wake(s, 0)
+    s.page_bytes[0, state.ITEM_FLAGS] |= state.UNSTABLE
     retire.retire(s, 0)
     assert cohorts(s)[0] == AWAKE
 

@@ -6,7 +6,7 @@ It knows nothing of trees' shapes: those are in test_unstable_tree.py and test_s
 from unit.kernels.tiny import fill, frames_of, shares, tiny_state, visit
 
 from ksmbatch import state
-from ksmbatch.kernels import fault, rmap_item
+from ksmbatch.kernels import fault, resting, rmap_item
 from ksmbatch.metrics import Counter
 from ksmbatch.state import NIL, NO_FRAME, Scan, State
 
@@ -23,7 +23,7 @@ def items(s: State) -> tuple[int, list[int], list[int]]:
 
 def merged() -> State:
     """Pages 0, 1 and 4 share frame 1; page 2 is in the unstable tree."""
-    s = tiny_state()
+    s = tiny_state(keep_pfns=True)
     fill(s, 3, 3, 5)
     fill(s, 3, first=4)
     visit(s, 2)
@@ -77,11 +77,13 @@ def test_an_item_of_this_scan_leaves_the_unstable_tree_itself_one_of_the_last_on
     fill(s, 3, 4)
     visit(s, 3)  # a scan, and a batch that only completes it
     visit(s, 2)  # both pages again: in the tree
+    resting.wake(s, 1)  # pages at rest do not say where they are
     rmap_item.remove_rmap_item_from_tree(s, 1)
     assert s.scan[Scan.LOG_END] == 1
     assert s.unstable_log[:3].tolist() == [1, 0, 2]  # in the first mm of the scan, with the cursor at page 2
     visit(s)
     assert s.counters[Counter.FULL_SCANS] == 2
+    resting.wake(s, 0)
     rmap_item.remove_rmap_item_from_tree(s, 0)
     assert s.scan[Scan.LOG_END] == 1
     assert shares(s) == (0, 0, 0)

@@ -14,7 +14,7 @@ from ksmbatch.state import AnonVmas, State
 
 def forked() -> State:
     """Pages 0 and 1 of the parent share a KSM frame, and so do their copies in the child, which ksmd has not passed."""
-    s = tiny_state()
+    s = tiny_state(keep_pfns=True)
     fill(s, 3, 3)
     visit(s, 2)
     fork(s)
@@ -84,7 +84,7 @@ def test_a_mapping_to_which_two_items_lead_is_listed_where_the_first_finds_it() 
 
 
 def test_without_forks_the_items_own_pages_are_listed_unless_they_map_something_else_by_now() -> None:
-    s = tiny_state()
+    s = tiny_state(keep_pfns=True)
     fill(s, 3, 3, 3)
     visit(s, 2)
     assert collected(s, NO_FORKS) == [2, 1, 0]

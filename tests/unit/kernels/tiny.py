@@ -64,6 +64,13 @@ def tiny_state(
     return s
 
 
+def copied(s: State) -> State:
+    """The same machine once more; what shares memory does so there, too."""
+    copy = State(*(array.copy() for array in s))
+    views = {"page_bytes": copy.pages.view(np.uint8), "frame_bytes": copy.frames.view(np.uint8)}
+    return state.tabled(copy._replace(**views))
+
+
 def fill(s: State, *contents: int | None, first: int = 0) -> None:
     """Writes contents to the pages from `first` on; None leaves one alone."""
     given = [(page, content) for page, content in enumerate(contents) if content is not None]
