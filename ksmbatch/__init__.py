@@ -11,6 +11,6 @@ __version__: Final = "0.1.0"
 
 # Version of the simulated results: it grows with every entry under "Model" in CHANGELOG.md, and is part of every run_id,
 # so that a sweep never mixes old results with new ones.
-MODEL_VERSION: Final = 2
+MODEL_VERSION: Final = 3
 
 __all__ = ["MODEL_VERSION", "InputError", "KsmbatchError", "__version__"]
