@@ -1,4 +1,4 @@
-"""Is the first look at a run of pages in one piece what looking at them one by one would be? State, counters, and where it stops.
+"""Is the first look at a run of pages in one piece what looking at them one by one is? State, counters, and where it stops.
 
 What a single visit does is in test_merge.py, who may rest in test_retire.py.
 """
@@ -12,16 +12,28 @@ from unit.kernels.tiny import copied, fill, tiny_state
 from ksmbatch import state
 from ksmbatch.codes import Kernel, Status
 from ksmbatch.invariants import check_invariants
-from ksmbatch.kernels import fault, first_look, ksmd, resting
-from ksmbatch.kernels.resting import SEARCHING
+from ksmbatch.kernels import cohorts, cursor, fault, first_look, ksmd
+from ksmbatch.kernels.cohorts import SEARCHING
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, NO_FRAME, Knob, Scan, State
 from ksmbatch.stateview import StateView
 
 PAGES_PER_MM, N_CONTENTS, N_SINGLE = 45, 20, 90  # mms begin and end within words of the calendar
-SIMPLE, COSTS = 20, {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000}
+SIMPLE, COSTS = (
+    20,
+    {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000},
+)
 NOT_STATE = {"due", "scan", "table"}  # cursors into what is ahead are nobody's business behind it
-KEPT_SCAN = [Scan.CUR_MM, Scan.BUDGET, Scan.WAKE_NS, Scan.SLOT_FIRST, Scan.FREE_NODE, Scan.NEXT_NODE, Scan.FREE_FRAME, Scan.NEXT_FRAME]
+KEPT_SCAN = [
+    Scan.CUR_MM,
+    Scan.BUDGET,
+    Scan.WAKE_NS,
+    Scan.SLOT_FIRST,
+    Scan.FREE_NODE,
+    Scan.NEXT_NODE,
+    Scan.FREE_FRAME,
+    Scan.NEXT_FRAME,
+]
 
 
 def a_state(kernel: Kernel = Kernel.V6_12, **knobs: int) -> State:
@@ -166,7 +178,7 @@ def a_ksm_page(s: State) -> None:
 
 
 def not_due(s: State) -> None:
-    resting.make_undue(s, SIMPLE, 1)
+    cursor.make_undue(s, SIMPLE, 1)
 
 
 @pytest.mark.parametrize("change", [an_item, nothing_mapped, not_mergeable, a_ksm_page, not_due], ids=lambda one: one.__name__)
@@ -189,9 +201,9 @@ def test_those_that_nobody_can_be_merged_with_rest_and_the_others_are_visited_ne
     s = at_the_beginning(3, 3, 0, 4, N_CONTENTS, smart_scan=smart_scan, use_zero_pages=1)
     assert first_look.visit_unknown(s, 0, 0) == 5
     assert [bool(s.cohort[page]) for page in range(5)] == [False, False, False, True, True]
-    assert [bool(resting.is_due(s, page, 2)) for page in range(5)] == [True, True, True, False, False]
+    assert [bool(cursor.is_due(s, page, 2)) for page in range(5)] == [True, True, True, False, False]
     assert s.by_content[0, 4, state.RESTING] == 3 + 1
-    assert [bool(resting.is_gated(s, page, 1)) for page in range(5)] == [False, False, False, *[not smart_scan] * 2]
+    assert [bool(cohorts.is_gated(s, page, 1)) for page in range(5)] == [False, False, False, *[not smart_scan] * 2]
     assert s.page_bytes[:5, state.AGE].tolist() == [smart_scan] * 5
 
 
@@ -207,7 +219,7 @@ def test_a_page_without_access_or_anon_vma_does_not_rest(bit: int) -> None:
     s.page_bytes[0, state.PAGE_FLAGS] ^= np.uint8(bit)
     assert first_look.visit_unknown(s, 0, 0) == 1
     assert s.cohort[0] == 0
-    assert resting.is_due(s, 0, 2)
+    assert cursor.is_due(s, 0, 2)
 
 
 def test_a_page_shared_after_a_fork_does_not_rest() -> None:

@@ -11,7 +11,7 @@ from unit.kernels.tiny import copied, fill, tiny_state
 
 from ksmbatch import state
 from ksmbatch.codes import Status
-from ksmbatch.kernels import fault, hints, ksmd, resting
+from ksmbatch.kernels import cursor, fault, hints, ksmd, resting
 from ksmbatch.metrics import Counter
 from ksmbatch.state import DUE_NODE, DUE_PAGE, FOREVER, NIL, PAGES_PER_BLOCK, SCANS_AHEAD, Scan, State
 
@@ -62,9 +62,9 @@ def test_the_pages_listed_are_those_that_the_calendar_has_for_this_scan(
     s = tiny_state(pages_per_mm=BLOCK)
     s.scan[[Scan.SEQ, Scan.NEXT_DUE, Scan.HINTED, Scan.NEWLY_DUE]] = seq, 5, 5, 1
     for page in due:
-        resting.make_due(s, page, seq)
+        cursor.make_due(s, page, seq)
     for page in due_later:
-        resting.make_due(s, page, seq + 1)
+        cursor.make_due(s, page, seq + 1)
     first, end = (block * BLOCK + at for at in sorted(ends))
     hints.list_due(s, first, end)
     assert listed(s) == [page for page in sorted(due) if first <= page < end]
@@ -164,7 +164,7 @@ def test_the_node_that_a_visit_will_find_is_hinted_at() -> None:
 def test_the_calendar_goes_round() -> None:
     s = tiny_state()
     for ahead in range(int(SCANS_AHEAD)):
-        resting.make_due(s, ahead % 8, ahead + 1)
+        cursor.make_due(s, ahead % 8, ahead + 1)
     for seq in range(1, int(SCANS_AHEAD) + 1):
         s.scan[Scan.SEQ] = seq
         hints.list_due(s, 0, 8)

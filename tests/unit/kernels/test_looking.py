@@ -1,6 +1,6 @@
 """Which pages at rest must look at a stable tree all the same? Against a plain walk of each of them, from the root.
 
-Their contents are written to the arrays by hand, so that trees can have any shape. What visits then do is in test_stable_tree.py.
+Their contents are written to the arrays by hand, so that trees can have any shape. What visits do then is in test_stable_tree.
 """
 
 from random import Random
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from unit.kernels.tiny import tiny_state
 
 from ksmbatch import state
-from ksmbatch.kernels import looking, resting, stable_chain, stable_node, stable_shape
-from ksmbatch.kernels.resting import IS_VISIT, SEARCHING
+from ksmbatch.kernels import cohorts, looking, passing, resting, stable_chain, stable_node, stable_shape
+from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
 from ksmbatch.state import NIL, NO_FRAME, Scan, State
 
 N_HELD, N_SINGLE, PAGES_PER_MM = 128, 640, 96
@@ -30,7 +30,7 @@ def a_state(*, across: int = 1, n_single: int = N_SINGLE, seed: int = 0) -> Stat
     s.rank[:N_HELD] = held
     s.rank[N_HELD:] = np.setdiff1d(np.arange(N_HELD + n_single), held)
     for _ in range(20):
-        resting.begin_passes(s)
+        passing.begin_passes(s)
     s.page_bytes[:, state.ITEM_FLAGS] = state.ITEM
     return s
 
@@ -75,7 +75,9 @@ def plainly_look(s: State) -> list[int]:
     """The pages at rest that search in this scan, and whose searches meet something."""
     searching = [page for page in range(N_PAGES) if s.cohorts[0, s.cohort[page]] & IS_VISIT]
     return [
-        page for page in searching if plainly_meets(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
+        page
+        for page in searching
+        if plainly_meets(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
     ]
 
 
@@ -163,7 +165,7 @@ def test_pages_that_are_skipped_in_this_scan_need_not_look(in_vain: int) -> None
     full_house(s)
     found = look(s)
     assert len(found) > 1
-    s.cohort[found[0]] = resting.cohort_of(5, int(s.scan[Scan.SEQ]))
+    s.cohort[found[0]] = cohorts.cohort_of(5, int(s.scan[Scan.SEQ]))
     assert not s.cohorts[0, s.cohort[found[0]]] & IS_VISIT
     s.scan[Scan.LOOKED_IN_VAIN] = in_vain
     assert look(s) == found[1:]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unit.kernels.tiny import tiny_state
 
 from ksmbatch import state
-from ksmbatch.kernels import members, resting, stable_node
+from ksmbatch.kernels import cursor, members, stable_node
 from ksmbatch.state import NIL, Scan, State
 
 N_PAGES, N_NODES = 40, 3
@@ -149,10 +149,10 @@ def test_waking_the_members_of_a_node_wakes_those_that_stay() -> None:
     add(s, 8, node=2)
     s.calendar[:] = 0
     drop(s, 5)  # who leaves is woken
-    assert [page for page in range(N_PAGES) if resting.is_due(s, page, 1)] == [5]
+    assert [page for page in range(N_PAGES) if cursor.is_due(s, page, 1)] == [5]
     s.calendar[:] = 0
     members.wake_members(s, 1)
-    assert [page for page in range(N_PAGES) if resting.is_due(s, page, 1)] == [4, 6, 7]
+    assert [page for page in range(N_PAGES) if cursor.is_due(s, page, 1)] == [4, 6, 7]
 
 
 steps = st.lists(st.tuples(st.integers(0, N_PAGES - 1), st.integers(1, N_NODES), st.booleans()), max_size=300)

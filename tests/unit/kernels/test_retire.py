@@ -11,7 +11,7 @@ from unit.kernels.tiny import fill, tiny_state
 from ksmbatch import state
 from ksmbatch.codes import KSMD_MOVES, Kernel, Policy, Status
 from ksmbatch.kernels import fault, ksmd, resting, retire, stable_tree
-from ksmbatch.kernels.cohorts import FIRST_COHORT, MERGED, SEARCHING, cohort_of
+from ksmbatch.kernels.cohorts import FIRST_COHORT, MERGED, SEARCHING, cohort_of, is_gated
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, SCANS_AHEAD, Knob, Scan, State
@@ -52,7 +52,7 @@ def test_a_page_that_will_search_in_vain_rests_from_its_first_visit_on(scanned: 
     assert cohorts(s)[0] == SEARCHING
     assert scans_to_visit(s, 0) is None
     assert s.by_content[0, 1, state.RESTING] == 1
-    assert bool(resting.is_gated(s, 0, 1)) == (scanned == 1)  # the first visit took its checksum down, and put it in no tree
+    assert bool(is_gated(s, 0, 1)) == (scanned == 1)  # the first visit took its checksum down, and put it in no tree
 
 
 def test_6_1_lets_it_rest_just_so_with_smart_scan_or_without() -> None:
@@ -172,13 +172,13 @@ def test_a_page_that_cannot_rest_for_good_rests_while_smart_scan_passes_it_by() 
 def test_a_page_that_its_visit_put_in_no_tree_rests_and_is_known_to_be_in_none(smart_scan: int, scanned: int) -> None:
     s = machine(1, scanned=scanned, smart_scan=smart_scan)
     resting.wake(s, 0)
-    assert not resting.is_gated(s, 0, scanned)
+    assert not is_gated(s, 0, scanned)
     s.page_bytes[0, state.ITEM_FLAGS] = state.ITEM
     retire.retire(s, 0)
     assert cohorts(s)[0] != AWAKE
-    assert resting.is_gated(s, 0, scanned)
+    assert is_gated(s, 0, scanned)
     resting.wake(s, 0)
-    assert not resting.is_gated(s, 0, scanned)
+    assert not is_gated(s, 0, scanned)
     assert s.page_bytes[0, state.ITEM_FLAGS] == state.ITEM
 
 
