@@ -1,7 +1,7 @@
 """Pages that the checksum gate stops rest at once: does it show, when something happens to one of them right then?
 
-Every event at every place of two scans, against a machine that visits every page; after every batch, or only at the end of scans,
-when many pages are passed at once.
+Every event at every place of two scans, against a machine that visits every page; seen after every batch, or only at the end
+of scans, when many pages are passed at once.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,10 @@ EVENTS: dict[str, list[Step]] = {
 }
 
 
-def seen(player: Player) -> dict[str, list[int]]:
+Shown = dict[str, list[int]]
+
+
+def seen(player: Player) -> Shown:
     """What shows of a machine, and what its rmap_items say."""
     s = player.machine.state
     view = StateView(s)
@@ -69,7 +72,7 @@ def seen(player: Player) -> dict[str, list[int]]:
     }
 
 
-def both(document: Step, kernel: Kernel, *, rules: bool = True) -> Iterator[tuple[int, dict[str, list[int]], dict[str, list[int]]]]:
+def both(document: Step, kernel: Kernel, *, rules: bool = True) -> Iterator[tuple[int, Shown, Shown]]:
     """After every step what shows of a machine whose pages rest, and of one that visits them all."""
     resting, exact = Player(document, kernel), Player(document, kernel, force_exact=True)
     for step, (one, other) in enumerate(zip_longest(resting.outcomes(), exact.outcomes())):
