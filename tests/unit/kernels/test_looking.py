@@ -1,6 +1,6 @@
 """Which pages at rest must look at a stable tree all the same? Against a plain walk of each of them, from the root.
 
-Their contents are written to the arrays by hand, so that trees can have any shape. What visits do then is in test_stable_tree.
+Contents and trees are put together by hand, so that they can be of any kind. What visits then do is in test_stable_tree.py.
 """
 
 from random import Random
@@ -73,12 +73,12 @@ def plainly_meets(s: State, nid: int, content: int) -> bool:
 
 def plainly_look(s: State) -> list[int]:
     """The pages at rest that search in this scan, and whose searches meet something."""
-    searching = [page for page in range(N_PAGES) if s.cohorts[0, s.cohort[page]] & IS_VISIT]
-    return [
-        page
-        for page in searching
-        if plainly_meets(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
-    ]
+    found = []
+    for page in range(N_PAGES):
+        if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+            nid, content = int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM])
+            found += [page] if plainly_meets(s, nid, content) else []
+    return found
 
 
 def look(s: State, first: int = 0, end: int = N_PAGES) -> list[int]:
