@@ -19,6 +19,8 @@ from ksmbatch.units import format_bytes
 TOUCHED: Final[Mapping[str, float]] = {
     "frames": 0.5,  # half of them are spare: taken when a KSM page is copied or moved
     "frame_pfns": 0.5,
+    "nodes": 0.5,  # room for two stable nodes per content and node, and for long chains
+    "node_prune_time": 0.5,
     "page_bytes": 0.0,  # the bytes of the same rows
     "frame_bytes": 0.0,
     "stable_links": 0.0,  # shapes of trees, while they can be observed

@@ -161,7 +161,8 @@ def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
     """What ksmd's first merging scan uses, at most, as _memory_of_pages()."""
-    return [(s.members, int(s.by_content[:, :, HOLDERS].sum()) * s.members.itemsize * s.members.shape[1])]
+    held = s.by_content[:, :, HOLDERS]
+    return [(s.nodes, int((held > 1).sum()) * s.nodes.strides[0]), (s.members, int(held.sum()) * s.members.strides[0])]
 
 
 def _knobs(config: Config) -> dict[str, int]:

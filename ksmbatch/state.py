@@ -382,7 +382,7 @@ def allocate(
     rank: np.ndarray,
     checksum_class: np.ndarray | None,
     keep_pfns: bool = False,
-    n_nodes: int = 1024,
+    n_nodes: int | None = None,
     n_members: int | None = None,
     node_pages: int = 0,
     distance: Sequence[Sequence[int]] | None = None,
@@ -392,6 +392,8 @@ def allocate(
     Large arrays are zeroed by the operating system, so that what is never used costs address space but no memory.
     """
     n_frames = 2 * n_pages + 2
+    if n_nodes is None:
+        n_nodes = 1024 + 2 * n_nids * n_dup + n_pages // 128  # more than most runs need: growing copies all there are
     if n_members is None:
         n_members = n_pages + 2 * SPARE_MEMBERS  # a page is member of one stable node at most
 

@@ -4,11 +4,10 @@ It does what `visit` does by way of `rmap_item`, `smart_scan`, `merge` and `reti
 stops at the first other one. Not for 6.1, which searches the stable tree before it looks at a checksum.
 """
 
-from numpy import int64, uint32
+from numpy import int64
 
 from ksmbatch.accel import inlined, kernel, prefetch
 from ksmbatch.kernels.cohorts import SEARCHING, cohort_of, gate
-from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.passing import take_budget
@@ -52,12 +51,13 @@ FIRST_CALL = int64(1)  # of should_skip_rmap_item()
 
 @inlined
 def hint_content(s, page):
-    """Has the CPU fetch what the trees have of the content of `page`, if others may hold it, too. Reads: pages, frames."""
-    frame = int64(s.pages[page, FRAME])
-    if frame != NO_FRAME:
-        content = int64(s.frames[frame, FRAME_CONTENT])
-        if content < s.by_content.shape[1]:
-            prefetch(s.by_content[tree_of(s, s.frame_bytes[frame, FRAME_NID])], content)
+    """Has the CPU fetch what the trees have of what is most likely the content of `page`, if others may hold it, too.
+
+    Most pages map the frame with their own number. Reads: frames.
+    """
+    content = int64(s.frames[page, FRAME_CONTENT])
+    if 0 <= content < s.by_content.shape[1]:
+        prefetch(s.by_content[tree_of(s, s.frame_bytes[page, FRAME_NID])], content)
 
 
 @inlined
@@ -87,8 +87,14 @@ def visit_unknown(s, first, mm):
     cohort = cohort_of(FIRST_CALL, seq) if smart else SEARCHING
     next_slot = (seq + 1) % SCANS_AHEAD
     n_resting = int64(0)
+    awake = int64(0)  # of the pages of this word
+    seen = int64(0)
+    due = int64(s.calendar[seq % SCANS_AHEAD, first // PAGES_PER_WORD])
     page = first
-    while page < end and is_due(s, page, seq):
+    while page < end:
+        bit = int64(1) << (page % PAGES_PER_WORD)
+        if not due & bit:
+            break
         frame = int64(s.pages[page, FRAME])
         flags = int64(s.page_bytes[page, ITEM_FLAGS])
         if flags & ITEM or frame == NO_FRAME or not s.page_bytes[page, PAGE_FLAGS] & MERGEABLE:
@@ -103,7 +109,6 @@ def visit_unknown(s, first, mm):
         s.page_bytes[page, AGE] = smart
         s.page_bytes[page, SKIPS] = 0
         s.pages[page, CHECKSUM] = content
-        bit = uint32(1 << (page % PAGES_PER_WORD))
         if is_alone_for_now(s, page, frame, tree, content):
             if content < s.by_content.shape[1]:
                 s.by_content[tree, content, RESTING] = page + 1
@@ -113,14 +118,31 @@ def visit_unknown(s, first, mm):
             n_resting += 1
             if not smart:
                 gate(s, page)
-            s.calendar[next_slot, page // PAGES_PER_WORD] &= ~bit
         else:
-            s.calendar[next_slot, page // PAGES_PER_WORD] |= bit
+            awake |= bit
+        seen |= bit
         page += 1
+        if page % PAGES_PER_WORD == 0:
+            enter_word(s, next_slot, page - 1, seen, awake)
+            seen = int64(0)
+            awake = int64(0)
+            due = int64(s.calendar[seq % SCANS_AHEAD, page // PAGES_PER_WORD])
+    if seen:
+        enter_word(s, next_slot, page - 1, seen, awake)
     s.cohorts[1 + first // PAGES_PER_BLOCK, cohort] += n_resting
     count_first_looks(s, mm, page - first)
     s.scan[Scan.CUR_PAGE] = page
     return page
+
+
+@inlined
+def enter_word(s, slot, page, seen, awake):
+    """Of the pages that were `seen`, all in the word of `page`, the scan of `slot` visits those that are `awake`.
+
+    Writes: calendar.
+    """
+    word = page // PAGES_PER_WORD
+    s.calendar[slot, word] = int64(s.calendar[slot, word]) & ~seen | awake
 
 
 @inlined
