@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.kernels.tiny import tiny_state
+from unit.kernels.tiny import fill, tiny_state, visit
 
 from ksmbatch import state
+from ksmbatch.codes import Kernel
 from ksmbatch.kernels import looking, resting, stable_chain, stable_node, stable_shape
 from ksmbatch.kernels.resting import IS_VISIT, SEARCHING
 from ksmbatch.state import NIL, NO_FRAME, Scan, State
@@ -242,6 +243,24 @@ def test_a_page_that_begins_its_rest_is_watched_if_its_content_is() -> None:
     rest(s, 191, N_HELD + N_SINGLE - 1)
     assert [bool(s.watch[5] >> np.uint32(page % 32) & 1) for page in (190, 191)] == [True, False]
     assert look(s) == plainly_look(s)
+
+
+@pytest.mark.parametrize("kernel", [Kernel.V6_1, Kernel.V6_12])
+@pytest.mark.parametrize(("batch", "smart_scan"), [(1, 0), (1000, 0), (1, 1), (1000, 1)])
+def test_whatever_lets_a_page_rest_has_it_watched(kernel: Kernel, batch: int, smart_scan: int) -> None:
+    # pages seen for the first time, one by one or as a run; later one that has changed, and one that comes back from a KSM page
+    s = tiny_state(kernel, n_single=4, pages_to_scan=batch, smart_scan=smart_scan)
+    s.trees[[state.WATCHED, state.WATCH_END, state.WATCH_HIGH], 0] = 1, 99, 99
+    s.trees[state.WATCH_LOW, 0] = -1
+    fill(s, 1, 6, 3, 3)
+    fill(s, 2, 7, first=4)
+    for contents in ((), (5, 8), (None, None, 4)):
+        fill(s, *contents)
+        for _ in range(12):
+            visit(s, 10)
+            assert unwatched(s) == []
+    assert (s.cohort[[0, 1, 2, 4, 5]] >= SEARCHING).all()
+    assert [page for page in range(8) if s.watch[0] >> np.uint32(page) & 1] == [0, 1, 2, 4, 5]
 
 
 def test_a_tree_that_gets_something_to_look_at_elsewhere_is_no_longer_covered_and_all_pages_are_gone_through() -> None:
