@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.kernels.tiny import tiny_state
+from unit.kernels.tiny import fill, tiny_state, visit
 
 from ksmbatch import state
+<<<<<<< HEAD
 from ksmbatch.kernels import cohorts, looking, passing, resting, stable_chain, stable_node, stable_shape
 from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
+=======
+from ksmbatch.codes import Kernel
+from ksmbatch.kernels import looking, resting, stable_chain, stable_node, stable_shape
+from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
+>>>>>>> h3
 from ksmbatch.state import NIL, NO_FRAME, Scan, State
 
 N_HELD, N_SINGLE, PAGES_PER_MM = 128, 640, 96
@@ -53,7 +59,10 @@ def prune(s: State, content: int, nid: int = 0) -> None:
 
 
 def rest(s: State, page: int, content: int, nid: int = 0, cohort: int = int(SEARCHING)) -> None:
-    """`page` searches the tree of `nid` for `content`, and rests."""
+    """`page` searches the tree of `nid` for `content`, and rests; if others may have that, it is alone with it."""
+    if content < N_HELD:
+        assert s.by_content[nid, content, [state.RESTING, state.STABLE_AT]].tolist() == [0, NIL]
+        s.by_content[nid, content, state.RESTING] = page + 1
     s.pages[page, state.CHECKSUM] = content
     s.page_bytes[page, state.ITEM_NID] = nid
     resting.rest(s, page, cohort)
@@ -132,6 +141,8 @@ def test_the_pages_found_are_those_that_a_plain_walk_of_every_page_finds(
     plant(s, *range(0, N_HELD, 3))
     for page in range(0, N_PAGES, 2):
         rest(s, page, N_HELD + 3 * page)
+    for page in range(1, N_HELD, 3):
+        rest(s, 2 * (page // 3) + 1, page)
     for what, number, nid in history:
         tree = 0 if across else nid
         hanging = np.flatnonzero(s.by_content[tree, :, state.STABLE_AT]).tolist()
@@ -145,16 +156,16 @@ def test_the_pages_found_are_those_that_a_plain_walk_of_every_page_finds(
         elif what == "prune" and stale:
             prune(s, stale[number % len(stale)], nid=tree)
         elif what == "rest" and s.cohort[page] == 0:
-            content = number % (N_HELD + N_SINGLE)
-            if content not in hanging:
+            content = number % (N_HELD if number % 2 else N_HELD + N_SINGLE)
+            if content >= N_HELD or (content not in hanging and s.by_content[tree, content, state.RESTING] == 0):
                 rest(s, page, content, tree, int(SEARCHING) + number % 7)
         elif what == "wake" and s.cohort[page] != 0:
-            s.cohorts[1, s.cohort[page]] -= 1
-            s.cohort[page] = 0
+            resting.rouse(s, page, int(s.scan[Scan.SEQ]) - 1)
         elif what.startswith("look"):
             s.scan[Scan.LOOKED_IN_VAIN] = in_vain
             ends = (0, N_PAGES) if what == "look all" else sorted((page, number // 7 % (N_PAGES + 1)))
             assert look(s, *ends) == [page for page in plainly_look(s) if ends[0] <= page < ends[1]]
+        s.calendar[:] = 0  # what wakes pages
         assert unwatched(s) == []
     assert look(s) == plainly_look(s)
 
@@ -230,6 +241,26 @@ def test_what_is_watched_is_more_than_what_must_look_now_so_that_it_covers_a_tre
     assert watched(s) > len(must)
 
 
+@pytest.mark.parametrize(
+    ("watch", "look_at", "by"),
+    [
+        (state.WATCH_FIRST, state.LOOK_FIRST, 1),
+        (state.WATCH_END, state.LOOK_END, -1),
+        (state.WATCH_LOW, state.LOOK_LOW, 1),
+        (state.WATCH_HIGH, state.LOOK_HIGH, -1),
+    ],
+)
+def test_a_tree_is_covered_if_none_of_its_four_bounds_is_beyond_what_is_watched(watch: int, look_at: int, by: int) -> None:
+    s = a_state()
+    full_house(s)
+    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    look(s)
+    s.trees[watch, 0] = s.trees[look_at, 0]
+    assert looking.is_covered(s, 0)
+    s.trees[watch, 0] += by
+    assert not looking.is_covered(s, 0)
+
+
 def test_a_page_that_begins_its_rest_is_watched_if_its_content_is() -> None:
     s = a_state()
     full_house(s)
@@ -242,6 +273,24 @@ def test_a_page_that_begins_its_rest_is_watched_if_its_content_is() -> None:
     rest(s, 191, N_HELD + N_SINGLE - 1)
     assert [bool(s.watch[5] >> np.uint32(page % 32) & 1) for page in (190, 191)] == [True, False]
     assert look(s) == plainly_look(s)
+
+
+@pytest.mark.parametrize("kernel", [Kernel.V6_1, Kernel.V6_12])
+@pytest.mark.parametrize(("batch", "smart_scan"), [(1, 0), (1000, 0), (1, 1), (1000, 1)])
+def test_whatever_lets_a_page_rest_has_it_watched(kernel: Kernel, batch: int, smart_scan: int) -> None:
+    # pages seen for the first time, one by one or as a run; later one that has changed, and one that comes back from a KSM page
+    s = tiny_state(kernel, n_single=4, pages_to_scan=batch, smart_scan=smart_scan)
+    s.trees[[state.WATCHED, state.WATCH_END, state.WATCH_HIGH], 0] = 1, 99, 99
+    s.trees[state.WATCH_LOW, 0] = -1
+    fill(s, 1, 6, 3, 3)
+    fill(s, 2, 7, first=4)
+    for contents in ((), (5, 8), (None, None, 4)):
+        fill(s, *contents)
+        for _ in range(12):
+            visit(s, 10)
+            assert unwatched(s) == []
+    assert (s.cohort[[0, 1, 2, 4, 5]] >= SEARCHING).all()
+    assert [page for page in range(8) if s.watch[0] >> np.uint32(page) & 1] == [0, 1, 2, 4, 5]
 
 
 def test_a_tree_that_gets_something_to_look_at_elsewhere_is_no_longer_covered_and_all_pages_are_gone_through() -> None:
