@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from unit.kernels.tiny import fill, tiny_state, visit
 
 from ksmbatch import state
-<<<<<<< HEAD
+from ksmbatch.codes import Kernel
 from ksmbatch.kernels import cohorts, looking, passing, resting, stable_chain, stable_node, stable_shape
 from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
-=======
-from ksmbatch.codes import Kernel
-from ksmbatch.kernels import looking, resting, stable_chain, stable_node, stable_shape
-from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
->>>>>>> h3
 from ksmbatch.state import NIL, NO_FRAME, Scan, State
 
 N_HELD, N_SINGLE, PAGES_PER_MM = 128, 640, 96
