@@ -23,7 +23,7 @@ from ksmbatch.locks import Lock
 from ksmbatch.machine import Machine
 from ksmbatch.metrics import Counter
 from ksmbatch.program import Program, ReadyStep, compile_workload
-from ksmbatch.state import FOREVER, HOLDERS, State
+from ksmbatch.state import FOREVER, HOLDERS, Knob, State
 from ksmbatch.workload import Snapshot, Workload
 
 
@@ -160,8 +160,11 @@ def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
 
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
-    """What ksmd's first merging scan uses, at most, as _memory_of_pages()."""
-    held = s.by_content[:, :, HOLDERS]
+    """What ksmd's first merging scan uses, at most, as _memory_of_pages(): nothing if it does not run."""
+    if s.knobs[Knob.RUN] != Run.MERGE:
+        return []
+    first = int(s.knobs[Knob.USE_ZERO_PAGES])  # zeros, content 0, then merge with the kernel's page, and in no stable node
+    held = s.by_content[:, first:, HOLDERS]
     return [(s.nodes, int((held > 1).sum()) * s.nodes.strides[0]), (s.members, int(held.sum()) * s.members.strides[0])]
 
 

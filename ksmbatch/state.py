@@ -395,7 +395,7 @@ def allocate(
     if n_nodes is None:
         n_nodes = 1024 + 2 * n_nids * n_dup + n_pages // 128  # more than most runs need: growing copies all there are
     if n_members is None:
-        n_members = n_pages + 2 * SPARE_MEMBERS  # a page is member of one stable node at most
+        n_members = n_pages + 2 * SPARE_MEMBERS  # a page is in one stable node at most; those that left may make it grow
 
     def zeros(dtype: type, *shape: int) -> np.ndarray:
         return np.zeros([max(extent, 1) for extent in shape], dtype)
