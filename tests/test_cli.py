@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,8 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return exit_.value.code, out, err
 
 
-def started(*arguments: str, **options: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-W", "error", "-m", "ksmbatch", *arguments]
+def started(*arguments: str, warnings: Sequence[str] = ("error",), **options: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, *(f"-W{rule}" for rule in warnings), "-m", "ksmbatch", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]  # options
 
 
@@ -241,6 +242,8 @@ def test_conform_exits_1_when_a_number_differs(folder: Path, capsys: pytest.Capt
 def test_ctrl_c_exits_130_and_says_that_a_sweep_goes_on(folder: Path) -> None:
     process = started(
         "sweep", "c.toml", "--set", "run.full_scans=100000000", "--set", "workload.rewritten_per_scan=0.1",
+        # Ctrl-C may come between any two instructions, also between open() and `with`
+        warnings=("error", "ignore::ResourceWarning"),
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     )  # fmt: skip
     deadline_s = time.monotonic() + 60
