@@ -66,9 +66,11 @@ TREE_ROWS = 22
 # columns of stable_links and unstable_links, and of stable_links alone: the place of the content in memcmp order; 1: a walk has
 # to look at what hangs there, which is a chain or stale; 1: or at something below it
 LEFT, RIGHT, PARENT, BLACK, KEY, LOOK, ANY = range(7)
+STABLE_LINK_COLUMNS, UNSTABLE_LINK_COLUMNS = 8, 5
 LOG_COLUMNS = 4  # numbers of an entry of unstable_log
 # columns of by_content
 STABLE_AT, UNSTABLE_AT, HOLDERS, RESTING = range(4)
+CONTENT_COLUMNS = 4
 # columns of nodes (stable nodes)
 CONTENT, KPFN, LEN, FIRST, NID, WHERE, CHAIN, NEXT, PREV = range(9)
 # of chains only: whether the next walk over it changes nothing, and what that finds; dups that are stale, and that have room
@@ -306,50 +308,53 @@ class AnonVmas(NamedTuple):
     chain_anon_vma: np.ndarray  # int32[...]        numbers of anon_vmas
 
 
-# dtype and number of dimensions of each array, and where `table` has its address, with its shape behind that
-_KINDS: dict[str, tuple[type, int]] = {
-    "pages": (np.int32, 2),
-    "page_bytes": (np.uint8, 2),
-    "frames": (np.int32, 2),
-    "frame_bytes": (np.uint8, 2),
-    "frame_pfns": (np.int32, 1),
-    "pfns": (np.int32, 2),
-    "numa": (np.int32, 2),
-    "members": (np.int32, 2),
-    "nodes": (np.int32, 2),
-    "node_prune_time": (np.int64, 1),
-    "trees": (np.int32, 2),
-    "by_content": (np.int32, 3),
-    "stable_links": (np.int32, 3),
-    "stable_log": (np.int32, 2),
-    "stable_index": (np.uint32, 2),
-    "unstable_links": (np.int32, 2),
-    "unstable_log": (np.int32, 1),
-    "cohort": (np.uint8, 1),
-    "calendar": (np.uint32, 2),
-    "gated": (np.uint32, 2),
-    "watch": (np.uint32, 1),
-    "cohorts": (np.int16, 2),
-    "mms": (np.int64, 2),
-    "rank": (np.uint32, 1),
-    "checksum_class": (np.int32, 1),
-    "knobs": (np.int64, 1),
-    "scan": (np.int64, 1),
-    "due": (np.int32, 2),
-    "counters": (np.int64, 1),
-    "node_counters": (np.int64, 2),
+# dtype and extents of each array, of which None differs from machine to machine, and where `table` has its address, with its
+# extents behind that
+_KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
+    "pages": (np.int32, (None, PAGE_COLUMNS)),
+    "page_bytes": (np.uint8, (None, 4 * PAGE_COLUMNS)),
+    "frames": (np.int32, (None, FRAME_COLUMNS)),
+    "frame_bytes": (np.uint8, (None, 4 * FRAME_COLUMNS)),
+    "frame_pfns": (np.int32, (None,)),
+    "pfns": (np.int32, (None, None)),
+    "numa": (np.int32, (None, None)),
+    "members": (np.int32, (None, MEMBER_COLUMNS)),
+    "nodes": (np.int32, (None, NODE_COLUMNS)),
+    "node_prune_time": (np.int64, (None,)),
+    "trees": (np.int32, (TREE_ROWS, None)),
+    "by_content": (np.int32, (None, None, CONTENT_COLUMNS)),
+    "stable_links": (np.int32, (None, None, STABLE_LINK_COLUMNS)),
+    "stable_log": (np.int32, (None, None)),
+    "stable_index": (np.uint32, (None, None)),
+    "unstable_links": (np.int32, (None, UNSTABLE_LINK_COLUMNS)),
+    "unstable_log": (np.int32, (None,)),
+    "cohort": (np.uint8, (None,)),
+    "calendar": (np.uint32, (int(SCANS_AHEAD), None)),
+    "gated": (np.uint32, (2, None)),
+    "watch": (np.uint32, (None,)),
+    "cohorts": (np.int16, (None, 256)),
+    "mms": (np.int64, (None, MM_COLUMNS)),
+    "rank": (np.uint32, (None,)),
+    "checksum_class": (np.int32, (None,)),
+    "knobs": (np.int64, (len(Knob),)),
+    "scan": (np.int64, (len(Scan),)),
+    "due": (np.int32, (3, int(PAGES_PER_BLOCK))),
+    "counters": (np.int64, (len(Counter),)),
+    "node_counters": (np.int64, (None, len(NodeCounter))),
 }
-_PLACES = accumulate((1 + ndim for _, ndim in _KINDS.values()), initial=0)
-ARRAYS = {name: (dtype, ndim, place) for (name, (dtype, ndim)), place in zip(_KINDS.items(), _PLACES, strict=False)}
+_PLACES = accumulate((1 + len(extents) for _, extents in _KINDS.values()), initial=0)
+ARRAYS = {name: (*kind, place) for (name, kind), place in zip(_KINDS.items(), _PLACES, strict=False)}
+SAME_MEMORY = {"page_bytes": "pages", "frame_bytes": "frames"}
 
 
 def tabled(state: State) -> State:
     """`state` with the table that belongs to its arrays. Raises TypeError if one is not as ARRAYS says."""
     table = list[int]()
-    for name, (dtype, ndim) in _KINDS.items():
+    for name, (dtype, extents) in _KINDS.items():
         array = getattr(state, name)
-        if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
-            raise TypeError(f"{name} must be a contiguous {np.dtype(dtype)} array of {ndim} dimensions")
+        fits = array.ndim == len(extents) and all(n in (None, m) for n, m in zip(extents, array.shape, strict=True))
+        if array.dtype != dtype or not fits or not array.flags.c_contiguous:
+            raise TypeError(f"{name} must be a contiguous {np.dtype(dtype)} array of extents {extents}")
         table += [array.ctypes.data, *array.shape]
     return state._replace(table=np.array(table, np.int64))
 
@@ -429,11 +434,11 @@ def allocate(
         nodes=aligned_zeros(np.int32, n_nodes, NODE_COLUMNS),
         node_prune_time=zeros(np.int64, n_nodes),
         trees=zeros(np.int32, TREE_ROWS, n_nids),
-        by_content=zeros(np.int32, n_nids, n_dup, 4),
-        stable_links=aligned_zeros(np.int32, n_nids, n_dup + 1, 8),
+        by_content=zeros(np.int32, n_nids, n_dup, CONTENT_COLUMNS),
+        stable_links=aligned_zeros(np.int32, n_nids, n_dup + 1, STABLE_LINK_COLUMNS),
         stable_log=zeros(np.int32, n_nids, 2 * n_dup + 2),
         stable_index=zeros(np.uint32, n_nids, index_words(n_dup)),
-        unstable_links=zeros(np.int32, n_pages + 1, 5),
+        unstable_links=zeros(np.int32, n_pages + 1, UNSTABLE_LINK_COLUMNS),
         unstable_log=zeros(np.int32, LOG_COLUMNS * (n_pages + 2)),
         cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),

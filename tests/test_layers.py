@@ -118,7 +118,11 @@ def test_what_the_engine_calls_has_a_wrapper_for_python() -> None:
 
 
 # the policies are found beside this module, so that nobody lists them; this one tells numba's compiler what a state is
-MORE_FOR = {"ksmbatch.kernels.migrate": {"collections", "importlib"}, "ksmbatch.kernels.state_type": {"llvmlite"}}
+MORE_FOR = {
+    "ksmbatch.kernels.migrate": {"collections", "importlib"},
+    "ksmbatch.kernels.rows_type": {"llvmlite", "operator"},
+    "ksmbatch.kernels.state_type": {"llvmlite"},
+}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if "kernels" in file.parts], ids=module_of)

@@ -16,7 +16,8 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import NativeValue, infer_getattr, models, register_model, typeof_impl, unbox
 from numba.np import numpy_support
 
-from ksmbatch.state import ARRAYS, State
+from ksmbatch.kernels.rows_type import RowsType
+from ksmbatch.state import ARRAYS, SAME_MEMORY, State
 
 
 class StateType(types.Type):
@@ -28,8 +29,8 @@ class StateType(types.Type):
 
 _STATE = StateType()
 _FIELDS = {
-    name: (types.Array(numpy_support.from_dtype(np.dtype(dtype)), ndim, "C"), place)
-    for name, (dtype, ndim, place) in ARRAYS.items()
+    name: (RowsType(SAME_MEMORY.get(name, name), numpy_support.from_dtype(np.dtype(dtype)), extents), place)
+    for name, (dtype, extents, place) in ARRAYS.items()
 }
 
 
@@ -56,7 +57,7 @@ def _unbox(typ: StateType, value: Any, c: Any) -> NativeValue:  # noqa: ARG001
 class _Attributes(AttributeTemplate):
     key = StateType
 
-    def generic_resolve(self, typ: StateType, attribute: str) -> types.Array | None:  # noqa: ARG002
+    def generic_resolve(self, typ: StateType, attribute: str) -> RowsType | None:  # noqa: ARG002
         return _FIELDS[attribute][0] if attribute in _FIELDS else None
 
 
@@ -74,7 +75,7 @@ def _lower(context: Any, builder: Any, typ: StateType, value: Any, attribute: st
 
     array = context.make_array(kind)(context, builder)
     item_bytes = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-    shape = [load(1 + axis) for axis in range(kind.ndim)]
+    shape = [load(1 + axis) if n is None else ir.Constant(word, n) for axis, n in enumerate(kind.extents)]
     strides = [ir.Constant(word, item_bytes)]
     for extent in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], extent))
