@@ -27,10 +27,12 @@ class RowsType(types.Array):
 
     @property
     def key(self) -> tuple[object, ...]:
+        """What tells it from other types."""
         return (*super().key, self.memory, self.extents)
 
     @property
     def mangling_args(self) -> tuple[str, list[object]]:
+        """What tells a function of it from others in machine code."""
         return "Rows", [self.memory, self.dtype, *(str(n) for n in self.extents)]
 
 

@@ -28,10 +28,16 @@ class StateType(types.Type):
 
 
 _STATE = StateType()
-_FIELDS = {
-    name: (RowsType(SAME_MEMORY.get(name, name), numpy_support.from_dtype(np.dtype(dtype)), extents), place)
-    for name, (dtype, extents, place) in ARRAYS.items()
-}
+
+
+def _kind(name: str, dtype: Any, extents: tuple[int | None, ...]) -> types.Array:
+    item = numpy_support.from_dtype(np.dtype(dtype))
+    if name == "unstable_links":  # as a slice of stable_links, for rbtree is compiled once for both
+        return types.Array(item, len(extents), "C")
+    return RowsType(SAME_MEMORY.get(name, name), item, extents)
+
+
+_FIELDS = {name: (_kind(name, dtype, extents), extents, place) for name, (dtype, extents, place) in ARRAYS.items()}
 
 
 @typeof_impl.register(State)
@@ -57,13 +63,13 @@ def _unbox(typ: StateType, value: Any, c: Any) -> NativeValue:  # noqa: ARG001
 class _Attributes(AttributeTemplate):
     key = StateType
 
-    def generic_resolve(self, typ: StateType, attribute: str) -> RowsType | None:  # noqa: ARG002
+    def generic_resolve(self, typ: StateType, attribute: str) -> types.Array | None:  # noqa: ARG002
         return _FIELDS[attribute][0] if attribute in _FIELDS else None
 
 
 @lower_getattr_generic(StateType)
 def _lower(context: Any, builder: Any, typ: StateType, value: Any, attribute: str) -> Any:  # noqa: ARG001
-    kind, place = _FIELDS[attribute]
+    kind, extents, place = _FIELDS[attribute]
     word = context.get_value_type(types.intp)
     table = builder.bitcast(value, ir.PointerType(word))
     never_changes = builder.module.add_metadata([])
@@ -75,7 +81,7 @@ def _lower(context: Any, builder: Any, typ: StateType, value: Any, attribute: st
 
     array = context.make_array(kind)(context, builder)
     item_bytes = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-    shape = [load(1 + axis) if n is None else ir.Constant(word, n) for axis, n in enumerate(kind.extents)]
+    shape = [load(1 + axis) if n is None else ir.Constant(word, n) for axis, n in enumerate(extents)]
     strides = [ir.Constant(word, item_bytes)]
     for extent in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], extent))
