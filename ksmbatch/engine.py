@@ -72,6 +72,8 @@ def _run_once(*, moving: bool) -> None:
         Mmap(proc="warm", area="up", pages=64),
         Write(proc="warm", area="up", pages=np.arange(64), contents=np.arange(64, dtype=np.uint64) // 2),
         FullScan(count=3),
+        Write(proc="warm", area="up", pages=np.array([0, 2]), contents=np.arange(2, dtype=np.uint64)),
+        FullScan(count=1),
     )
     if moving:
         steps += (
@@ -81,7 +83,9 @@ def _run_once(*, moving: bool) -> None:
             Offline(node=0),
         )
     program = compile_workload(Workload(name="warm-up", nodes=2, snapshots=(Snapshot(time_ms=0, steps=steps),)))
-    machine = Machine(program, Kernel.V6_12, {"pages_to_scan": 100, "run": Run.MERGE}, keep_pfns=moving, node_pages=64 * moving)
+    # knobs that are not as the kernel has them, so that setting one is compiled, too
+    knobs = {"pages_to_scan": 99, "merge_across_nodes": 0, "smart_scan": 1, "stable_node_chains_prune_millisecs": 1}
+    machine = Machine(program, Kernel.V6_12, {**knobs, "run": Run.MERGE}, keep_pfns=moving, node_pages=64 * moving)
     for step in program.snapshots[0][1]:
         machine.apply(step)
     machine.survey()
