@@ -199,9 +199,10 @@ class Scan(IntEnum):
     NEXT_DUE = 31  # those before this one have been visited
     HINTED = 32  # ... and of those the CPU was told
     NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
-    LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing since `watch` was made
+    LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing, less what it cost to look whole blocks through
     LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
     LAST_MM = 36  # an mm whose pages were asked for last
+    WATCH = 37  # how often other contents came to be watched for
 
 
 class State(NamedTuple):
@@ -275,6 +276,8 @@ class State(NamedTuple):
     watch: np.ndarray
     """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
     kernels/looking.py; the bit may outlast its reason."""
+    watch_of_block: np.ndarray
+    """int32[blocks]: for which contents the pages of each block were looked through for `watch` last: scan[WATCH] at the time."""
     cohorts: np.ndarray
     """int16[1 + blocks, 256]: row 0: what the pass of a page of each cohort comes to in the present scan; row 1 + k: pages
     at rest in block k, by cohort."""
@@ -332,6 +335,7 @@ _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "calendar": (np.uint32, (int(SCANS_AHEAD), None)),
     "gated": (np.uint32, (2, None)),
     "watch": (np.uint32, (None,)),
+    "watch_of_block": (np.int32, (None,)),
     "cohorts": (np.int16, (None, 256)),
     "mms": (np.int64, (None, MM_COLUMNS)),
     "rank": (np.uint32, (None,)),
@@ -444,6 +448,7 @@ def allocate(
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         gated=zeros(np.uint32, 2, n_pages // int(PAGES_PER_WORD) + 1),
         watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
+        watch_of_block=zeros(np.int32, n_pages // int(PAGES_PER_BLOCK) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,
         rank=np.ascontiguousarray(rank, np.uint32),
