@@ -160,7 +160,7 @@ def simulate(
 
 def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
     """What writing all pages for the first time uses, and ksmd's first look at them: arrays, and how many bytes of each."""
-    return [(s.frames, s.frames.nbytes * len(s.pages) // len(s.frames)), (s.cohort, s.cohort.nbytes)]
+    return [(s.cohort, s.cohort.nbytes)]
 
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
@@ -169,7 +169,13 @@ def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
         return []
     first = int(s.knobs[Knob.USE_ZERO_PAGES])  # zeros, content 0, then merge with the kernel's page, and in no stable node
     held = s.by_content[:, first:, HOLDERS]
-    return [(s.nodes, int((held > 1).sum()) * s.nodes.strides[0]), (s.members, int(held.sum()) * s.members.strides[0])]
+    n_nodes = int((held > 1).sum())
+    of_ksm = s.frames[len(s.pages) :]
+    return [
+        (s.nodes, n_nodes * s.nodes.strides[0]),
+        (of_ksm, n_nodes * of_ksm.strides[0]),
+        (s.members, int(held.sum()) * s.members.strides[0]),
+    ]
 
 
 def _knobs(config: Config) -> dict[str, int]:

@@ -42,16 +42,17 @@ ERASED = 64  # was in the unstable tree that is being built
 KSM = 1  # PageKsm
 DANGLING = 2  # ... whose page->mapping names a stable node that policy v4 has freed
 
-# columns of pages
+# A row of 32 bytes is what is kept of page number k, and of frame number k, which for most pages is the frame that they map:
+# two rows are a cache line of the CPU. columns of pages
 FRAME, CHECKSUM, HEAD = range(3)
-PAGE_COLUMNS = 5
 # columns of page_bytes, which are the bytes of the same rows
-PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(12, 18)
-# columns of frames
-FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
-FRAME_COLUMNS = 4
-# columns of frame_bytes, which are the bytes of the same rows
-FRAME_FLAGS, FRAME_NID = range(12, 14)
+PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE = range(12, 16)
+SKIPS, ITEM_NID = range(28, 30)
+# columns of frames, which are the same rows, and more
+FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(4, 7)
+# columns of frame_bytes, which are the bytes of those
+FRAME_FLAGS, FRAME_NID = range(30, 32)
+ROW_COLUMNS = 8
 # columns of pfns; PFNS_BEFORE + pfn: the pfn freed before `pfn`
 FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 # columns of numa; NEAREST + k: the k-th nearest of the other nodes
@@ -213,18 +214,17 @@ class State(NamedTuple):
     """
 
     pages: np.ndarray
-    """int32[n_pages, 5]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
-    yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes`."""
+    """int32[n_pages, 8]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
+    yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes` and `frames`."""
     page_bytes: np.ndarray
-    """uint8[n_pages, 20], the same memory as `pages`: all of a page is in one cache line, or two. PAGE_FLAGS: MAPPED ...
-    PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
+    """uint8[n_pages, 32], the same memory as `pages`. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
     remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
     frames: np.ndarray
-    """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
+    """int32[n_frames, 8], of which the first n_pages rows are those of `pages`. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
     FRAME_NODE: stable node of a KSM page; NIL. The rest is of `frame_bytes`. Frame number p < n_pages is page p's own, the
     others are spare."""
     frame_bytes: np.ndarray
-    """uint8[n_frames, 16], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
+    """uint8[n_frames, 32], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
     frame_pfns: np.ndarray
     """int32[n_frames]: the page frame number of each frame, see `pfns`; int32[0] where these are not kept."""
     pfns: np.ndarray
@@ -314,10 +314,10 @@ class AnonVmas(NamedTuple):
 # dtype and extents of each array, of which None differs from machine to machine, and where `table` has its address, with its
 # extents behind that
 _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
-    "pages": (np.int32, (None, PAGE_COLUMNS)),
-    "page_bytes": (np.uint8, (None, 4 * PAGE_COLUMNS)),
-    "frames": (np.int32, (None, FRAME_COLUMNS)),
-    "frame_bytes": (np.uint8, (None, 4 * FRAME_COLUMNS)),
+    "pages": (np.int32, (None, ROW_COLUMNS)),
+    "page_bytes": (np.uint8, (None, 4 * ROW_COLUMNS)),
+    "frames": (np.int32, (None, ROW_COLUMNS)),
+    "frame_bytes": (np.uint8, (None, 4 * ROW_COLUMNS)),
     "frame_pfns": (np.int32, (None,)),
     "pfns": (np.int32, (None, None)),
     "numa": (np.int32, (None, None)),
@@ -348,7 +348,7 @@ _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 }
 _PLACES = accumulate((1 + len(extents) for _, extents in _KINDS.values()), initial=0)
 ARRAYS = {name: (*kind, place) for (name, kind), place in zip(_KINDS.items(), _PLACES, strict=False)}
-SAME_MEMORY = {"page_bytes": "pages", "frame_bytes": "frames"}
+SAME_MEMORY = {"page_bytes": "pages", "frames": "pages", "frame_bytes": "pages"}
 
 
 def tabled(state: State) -> State:
@@ -422,10 +422,10 @@ def allocate(
     for nid in range(n_nids):
         others = [other for other in range(n_nids) if other != nid]
         numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
-    pages = zeros(np.int32, n_pages, PAGE_COLUMNS)
+    frames = aligned_zeros(np.int32, n_frames, ROW_COLUMNS)
+    pages = frames[: max(n_pages, 1)]
     prefault.at_once(pages)
     pages[:, FRAME] = NO_FRAME
-    frames = zeros(np.int32, n_frames, FRAME_COLUMNS)
     state = State(
         pages=pages,
         page_bytes=pages.view(np.uint8),
