@@ -126,7 +126,8 @@ MEMBER_COLUMNS = 3
 MM_COLUMNS = 14
 
 # rows of `due`
-DUE_PAGE, DUE_FRAME, DUE_NODE = range(3)
+DUE_PAGE, DUE_FRAME, DUE_NODE, SEARCHER = range(4)
+DUE_ROWS = 4
 
 # pages at rest (see kernels/resting.py, kernels/cohorts.py)
 PAGES_PER_BLOCK = np.int64(4096)
@@ -204,6 +205,7 @@ class Scan(IntEnum):
     LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
     LAST_MM = 36  # an mm whose pages were asked for last
     WATCH = 37  # how often other contents came to be watched for
+    N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
 
 
 class State(NamedTuple):
@@ -292,8 +294,8 @@ class State(NamedTuple):
     scan: np.ndarray
     """int64[len(Scan)]."""
     due: np.ndarray
-    """int32[3, PAGES_PER_BLOCK]: DUE_PAGE: the pages of the open region that this scan visits, ascending. DUE_FRAME, DUE_NODE:
-    for hints to the CPU, see kernels/hints.py."""
+    """int32[4, PAGES_PER_BLOCK]: DUE_PAGE: the pages of the open region that this scan visits, ascending. DUE_FRAME, DUE_NODE:
+    for hints to the CPU, see kernels/hints.py. SEARCHER: cohorts of which pages of the region search in this scan."""
     counters: np.ndarray
     """int64[len(Counter)]."""
     node_counters: np.ndarray
@@ -342,7 +344,7 @@ _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "checksum_class": (np.int32, (None,)),
     "knobs": (np.int64, (len(Knob),)),
     "scan": (np.int64, (len(Scan),)),
-    "due": (np.int32, (3, int(PAGES_PER_BLOCK))),
+    "due": (np.int32, (DUE_ROWS, int(PAGES_PER_BLOCK))),
     "counters": (np.int64, (len(Counter),)),
     "node_counters": (np.int64, (None, len(NodeCounter))),
 }
@@ -455,7 +457,7 @@ def allocate(
         checksum_class=np.zeros(0, np.int32) if checksum_class is None else np.ascontiguousarray(checksum_class, np.int32),
         knobs=zeros(np.int64, len(Knob)),
         scan=scan,
-        due=zeros(np.int32, 3, int(PAGES_PER_BLOCK)),
+        due=zeros(np.int32, DUE_ROWS, int(PAGES_PER_BLOCK)),
         counters=zeros(np.int64, len(Counter)),
         node_counters=zeros(np.int64, n_nids, len(NodeCounter)),
         table=zeros(np.int64, 1),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.bits import lowest_bit
+from ksmbatch.kernels.bits import BYTES_AT_ONCE, bytes_equal, lowest_bit
 from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
 from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
@@ -21,6 +21,7 @@ from ksmbatch.state import (
     LOOK_LOW,
     PAGES_PER_BLOCK,
     PAGES_PER_WORD,
+    SEARCHER,
     UNSTABLE_EXACT,
     WATCH_END,
     WATCH_FIRST,
@@ -31,11 +32,10 @@ from ksmbatch.state import (
     Scan,
 )
 
-STRETCH = int64(16)  # pages of which is found out at once that none searches
 WIDER = int64(16)  # how much more is watched than is needed at the time
 IN_VAIN = int64(64)  # of as many pages one may be looked at for nothing before other contents are watched for
 MANY = int64(8)  # one in so many pages is many, of a block: that is looked through for those to watch at once
-GLANCE = int64(8)  # to find out of so many pages which of them search costs as much as looking at one
+UNKNOWN = int64(-1)  # scan[N_SEARCHERS]: nobody has looked for them
 NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
 
 
@@ -207,7 +207,11 @@ def first_that_looks(s, first, end, lively):
         watch_for(s, lively)
         covered = True
     if not covered or not is_block_watched(s, first // PAGES_PER_BLOCK):
-        return first_of_range(s, first, end, lively)
+        before = int64(s.scan[Scan.LOOKED_IN_VAIN])
+        found = first_of_range(s, first, end, lively)
+        if not narrow:
+            s.scan[Scan.LOOKED_IN_VAIN] = before  # to watch would not have helped
+        return found
     mask = int64(-1) << (first % PAGES_PER_WORD)
     for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
         bits = int64(s.watch[word]) & mask
@@ -243,20 +247,50 @@ def first_of_range(s, first, end, lively):
 
 
 @kernel
+def list_searchers(s, block):
+    """Lists the cohorts of which pages of `block` search in this scan; those that come to it in this scan do not.
+
+    Reads: cohorts. Writes: due, scan.
+    """
+    n_searchers = int64(0)
+    for cohort in range(s.cohorts.shape[1]):
+        if s.cohorts[1 + block, cohort] != 0 and s.cohorts[0, cohort] & IS_VISIT:
+            s.due[SEARCHER, n_searchers] = cohort
+            n_searchers += 1
+    s.scan[Scan.N_SEARCHERS] = n_searchers
+
+
+@inlined
+def searchers_of(s, first, end):
+    """Which of the pages [first, end), at most BYTES_AT_ONCE, are of listed cohorts, as bits. Reads: cohort, due."""
+    bits = int64(0)
+    if first + BYTES_AT_ONCE > len(s.cohort):
+        for page in range(first, end):
+            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+                bits |= int64(1) << (page - first)
+        return bits
+    for k in range(s.scan[Scan.N_SEARCHERS]):
+        bits |= bytes_equal(s.cohort, first, int64(s.due[SEARCHER, k]))
+    if end - first < BYTES_AT_ONCE:
+        bits &= (int64(1) << (end - first)) - 1
+    return bits
+
+
+@kernel
 def first_of_all(s, first, end, lively, low, high):
     """As first_that_looks(); of contents held once, only those from `low` to before `high` matter."""
+    if s.scan[Scan.N_SEARCHERS] == UNKNOWN:
+        list_searchers(s, first // PAGES_PER_BLOCK)
     n_held = s.by_content.shape[1]
-    s.scan[Scan.LOOKED_IN_VAIN] += (end - first) // GLANCE
     while first < end:
-        stop = min(first + STRETCH, end)
-        phases = int64(0)
-        for page in range(first, stop):
-            phases |= s.cohorts[0, s.cohort[page]]
-        for page in range(first, stop if phases & IS_VISIT else first):
-            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
-                content = int64(s.pages[page, CHECKSUM])
-                if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
-                    return page
-                s.scan[Scan.LOOKED_IN_VAIN] += 1
+        stop = min(first + BYTES_AT_ONCE, end)
+        bits = searchers_of(s, first, stop)
+        while bits:
+            page = first + lowest_bit(bits)
+            bits &= bits - 1
+            content = int64(s.pages[page, CHECKSUM])
+            if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
+                return page
+            s.scan[Scan.LOOKED_IN_VAIN] += 1
         first = stop
     return end
