@@ -219,12 +219,13 @@ class State(NamedTuple):
     """int32[n_pages, 8]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
     yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes` and `frames`."""
     page_bytes: np.ndarray
-    """uint8[n_pages, 32], the same memory as `pages`. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
-    remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    """uint8[n_pages, 32], the same memory as `pages`. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory
+    policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in
+    which the rmap_item is."""
     frames: np.ndarray
-    """int32[n_frames, 8], of which the first n_pages rows are those of `pages`. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
-    FRAME_NODE: stable node of a KSM page; NIL. The rest is of `frame_bytes`. Frame number p < n_pages is page p's own, the
-    others are spare."""
+    """int32[n_frames, 8], of which the first n_pages rows are those of `pages`. FRAME_CONTENT: content id; of a free spare
+    frame the next free one. MAPCOUNT: mappings; 0: free. FRAME_NODE: stable node of a KSM page; NIL. The rest is of
+    `frame_bytes`. Frame number p < n_pages is page p's own, the others are spare."""
     frame_bytes: np.ndarray
     """uint8[n_frames, 32], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
     frame_pfns: np.ndarray
@@ -279,7 +280,8 @@ class State(NamedTuple):
     """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
     kernels/looking.py; the bit may outlast its reason."""
     watch_of_block: np.ndarray
-    """int32[blocks]: for which contents the pages of each block were looked through for `watch` last: scan[WATCH] at the time."""
+    """int32[blocks]: for which contents the pages of each block were looked through for `watch` last: scan[WATCH] at the
+    time."""
     cohorts: np.ndarray
     """int16[1 + blocks, 256]: row 0: what the pass of a page of each cohort comes to in the present scan; row 1 + k: pages
     at rest in block k, by cohort."""
