@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from ksmbatch.accel import entry_kernel
-from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, prefetch
+from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, equal_pairs, prefetch
 
 
 @entry_kernel
 def compiled_equal_bytes(pages: Any, one: Any, other: Any) -> Any:
     return equal_bytes(pages, one, other)
+
+
+@entry_kernel
+def compiled_equal_pairs(pages: Any, one: Any, other: Any, one_more: Any, its_other: Any) -> Any:
+    return equal_pairs(pages, one, other, one_more, its_other)
 
 
 @entry_kernel
@@ -35,6 +40,17 @@ def test_only_equal_pages_are_equal_in_all_4096_bytes(function: Any) -> None:
     pages = np.random.default_rng(1).integers(0, 256, (1, 4096), np.uint8).repeat(2, axis=0)
     assert function(pages, 0, 1) == 4096
     assert function(pages, 1, 1) == 4096
+
+
+@pytest.mark.parametrize("function", [equal_pairs, compiled_equal_pairs])
+@pytest.mark.parametrize("at", [0, 63, 64, 2048, 4095])
+def test_two_pairs_are_equal_if_both_are(function: Any, at: int) -> None:
+    pages = np.random.default_rng(1).integers(0, 256, (1, 4096), np.uint8).repeat(4, axis=0)
+    pages[3, at] ^= 1
+    assert function(pages, 0, 1, 1, 2)
+    assert not function(pages, 0, 3, 1, 2)
+    assert not function(pages, 0, 1, 3, 2)
+    assert not function(pages, 0, 3, 3, 1)
 
 
 @pytest.mark.parametrize("function", [big_endian_word, compiled_word])
