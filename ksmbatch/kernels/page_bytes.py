@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 from numpy import uint64
 
-from ksmbatch.kernels.xxhash import PAGE_BYTES, prefetch_address
+from ksmbatch.kernels.xxhash import PAGE_BYTES, prefetch_address, takes_many
 
 STRETCH_BYTES = 256  # compared at once
 
@@ -33,10 +33,14 @@ def _type_equal_bytes(_context):
 
 @lower_builtin(equal_bytes, types.Array, types.Integer, types.Integer)
 def _lower_equal_bytes(context, builder, signature, arguments):
+    return _count_equal_bytes(builder, [_address(context, builder, signature, arguments, k) for k in (1, 2)])
+
+
+def _count_equal_bytes(builder, starts):
+    """As `equal_bytes`, of the pages that begin at the two `starts`."""
     word = ir.IntType(64)
     words = ir.VectorType(word, 8)
     any_bit = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, [words]), "llvm.vector.reduce.or.v8i64")
-    starts = [_address(context, builder, signature, arguments, k) for k in (1, 2)]
     before = builder.block
     loop = builder.append_basic_block("equal.stretch")
     after = builder.append_basic_block("equal.found")
@@ -61,7 +65,7 @@ def _lower_equal_bytes(context, builder, signature, arguments):
 def equal_pairs(pages, one, other, one_more, its_other):
     """Whether the pages in rows `one` and `other` are equal, and those in rows `one_more` and `its_other`, too.
 
-    Two pairs side by side come faster from memory than one after the other. This is what it means without the JIT.
+    Where there may be many side by side, they come faster from memory. This is what it means without the JIT.
     """
     return bool((pages[one] == pages[other]).all() and (pages[one_more] == pages[its_other]).all())
 
@@ -79,6 +83,9 @@ def _lower_equal_pairs(context, builder, signature, arguments):
     word = ir.IntType(64)
     words = ir.VectorType(word, 8)
     starts = [_address(context, builder, signature, arguments, k) for k in (1, 2, 3, 4)]
+    if not takes_many(context):
+        counts = [_count_equal_bytes(builder, pair) for pair in (starts[:2], starts[2:])]
+        return builder.and_(*(builder.icmp_unsigned("==", count, word(PAGE_BYTES)) for count in counts))
     before = builder.block
     loop = builder.append_basic_block("equal.line")
     after = builder.append_basic_block("equal.known")

@@ -77,7 +77,7 @@ def _lower_xxh64_one(context, builder, signature, arguments):
 @lower_builtin(xxh64_many, types.Array, types.Integer, types.Integer, types.Array, types.Integer)
 def _lower_xxh64_many(context, builder, signature, arguments):
     data, seed, out = _operands(context, builder, signature, arguments)
-    if _multiplies_slowly(context):
+    if takes_many(context):
         _hash_side_by_side(builder, data, seed, out, pages=PAGES_AT_ONCE, lanes=8)
         return context.get_dummy_value()
     word = ir.IntType(64)
@@ -87,8 +87,8 @@ def _lower_xxh64_many(context, builder, signature, arguments):
     return context.get_dummy_value()
 
 
-def _multiplies_slowly(context):
-    """Whether code is for a CPU with AVX-512, and room for many pages in its registers, that is none of AMD's."""
+def takes_many(context):
+    """Whether code is for a CPU that wants many pages side by side: one with AVX-512's registers, and none of AMD's."""
     _, cpu, features = context.codegen().magic_tuple()
     return "+avx512dq" in features.split(",") and not cpu.startswith("znver")
 

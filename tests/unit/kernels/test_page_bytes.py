@@ -2,21 +2,18 @@
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from ksmbatch.accel import entry_kernel
+from ksmbatch.kernels import page_bytes
 from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, equal_pairs, prefetch
 
 
 @entry_kernel
 def compiled_equal_bytes(pages: Any, one: Any, other: Any) -> Any:
     return equal_bytes(pages, one, other)
-
-
-@entry_kernel
-def compiled_equal_pairs(pages: Any, one: Any, other: Any, one_more: Any, its_other: Any) -> Any:
-    return equal_pairs(pages, one, other, one_more, its_other)
 
 
 @entry_kernel
@@ -42,9 +39,13 @@ def test_only_equal_pages_are_equal_in_all_4096_bytes(function: Any) -> None:
     assert function(pages, 1, 1) == 4096
 
 
-@pytest.mark.parametrize("function", [equal_pairs, compiled_equal_pairs])
 @pytest.mark.parametrize("at", [0, 63, 64, 2048, 4095])
-def test_two_pairs_are_equal_if_both_are(function: Any, at: int) -> None:
+@pytest.mark.parametrize("code", ["plain", "for one at a time", "for many"])
+def test_two_pairs_are_equal_if_both_are(code: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = equal_pairs
+    if code != "plain":
+        monkeypatch.setattr(page_bytes, "takes_many", lambda _context: code == "for many")
+        function = numba.njit(lambda pages, a, b, c, d: equal_pairs(pages, a, b, c, d))
     pages = np.random.default_rng(1).integers(0, 256, (1, 4096), np.uint8).repeat(4, axis=0)
     pages[3, at] ^= 1
     assert function(pages, 0, 1, 1, 2)

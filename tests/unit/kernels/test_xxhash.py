@@ -64,9 +64,9 @@ def test_what_runs_without_the_jit_gives_the_same() -> None:
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
-@pytest.mark.parametrize("slowly", [False, True])
-def test_code_for_either_kind_of_cpu_hashes_the_same(slowly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_multiplies_slowly", lambda _context: slowly)
+@pytest.mark.parametrize("many", [False, True])
+def test_code_for_either_kind_of_cpu_hashes_the_same(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "takes_many", lambda _context: many)
 
     @numba.njit
     def hash_some(pages: np.ndarray, seed: np.uint64, out: np.ndarray) -> None:
