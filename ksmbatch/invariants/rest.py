@@ -70,8 +70,9 @@ def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
 
 
 def watched_pages_are_in_watch(v: StateView) -> Faults:
-    """Of the pages that rest for good, `watch` has those that search a tree for contents for which it is watched."""
+    """Of the pages that rest for good in blocks that were looked through, `watch` has those with contents to watch for."""
     pages = _at_rest_for_good(v)
+    pages = pages[v.state.watch_of_block[pages // int(state.PAGES_PER_BLOCK)] == v.scan[Scan.WATCH]]
     content = v.state.pages[pages, state.CHECKSUM]
     trees = v.state.trees.astype(np.int64)[:, v.state.page_bytes[pages, state.ITEM_NID]]
     is_held = content < v.state.by_content.shape[1]

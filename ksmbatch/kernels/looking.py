@@ -219,7 +219,9 @@ def first_that_looks(s, first, end, lively):
         while bits:
             page = word * PAGES_PER_WORD + lowest_bit(bits)
             bits &= bits - 1
-            if page < end and must_be_visited(s, page, lively):
+            if page >= end:
+                return end
+            if must_be_visited(s, page, lively):
                 return page
             s.scan[Scan.LOOKED_IN_VAIN] += 1
     return end

@@ -20,6 +20,7 @@ from ksmbatch.state import NIL, NO_FRAME, Scan, State
 N_HELD, N_SINGLE, PAGES_PER_MM = 128, 640, 96
 N_PAGES = 2 * PAGES_PER_MM
 PAYS = N_PAGES // int(looking.IN_VAIN) + 1  # so many looks in vain
+BLOCK_PAYS = int(state.PAGES_PER_BLOCK // looking.MANY)  # so many pages of a block that search
 
 
 def a_state(*, across: int = 1, n_single: int = N_SINGLE, seed: int = 0) -> State:
@@ -97,12 +98,19 @@ def look(s: State, first: int = 0, end: int = N_PAGES) -> list[int]:
     return found
 
 
+def let_it_pay(s: State) -> None:
+    """Enough pages were looked at in vain to watch for other contents, and enough of the block search to look it through."""
+    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    s.scan[Scan.PENDING_VISITS] = BLOCK_PAYS
+
+
 def unwatched(s: State) -> list[int]:
-    """The pages at rest that `watch` lacks, though it is to have those of their content."""
+    """The pages at rest that `watch` lacks, though their block was looked through for those of their content."""
     return [
         page
         for page in np.flatnonzero(s.cohort >= SEARCHING).tolist()
-        if looking.is_watched(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
+        if s.watch_of_block[page // int(state.PAGES_PER_BLOCK)] == s.scan[Scan.WATCH]
+        and looking.is_watched(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
         and not s.watch[page // 32] >> np.uint32(page % 32) & 1
     ]
 
@@ -129,9 +137,9 @@ moves = st.lists(
 
 
 @settings(max_examples=150)
-@given(st.integers(0, 5), st.integers(0, 1), st.sampled_from((0, PAYS)), moves)
+@given(st.integers(0, 5), st.integers(0, 1), st.booleans(), moves)
 def test_the_pages_found_are_those_that_a_plain_walk_of_every_page_finds(
-    seed: int, across: int, in_vain: int, history: list[tuple[str, int, int]]
+    seed: int, across: int, pays: bool, history: list[tuple[str, int, int]]
 ) -> None:
     s = a_state(across=across, seed=seed)
     plant(s, *range(0, N_HELD, 3))
@@ -158,7 +166,8 @@ def test_the_pages_found_are_those_that_a_plain_walk_of_every_page_finds(
         elif what == "wake" and s.cohort[page] != 0:
             resting.rouse(s, page, int(s.scan[Scan.SEQ]) - 1)
         elif what.startswith("look"):
-            s.scan[Scan.LOOKED_IN_VAIN] = in_vain
+            if pays:
+                let_it_pay(s)
             ends = (0, N_PAGES) if what == "look all" else sorted((page, number // 7 % (N_PAGES + 1)))
             assert look(s, *ends) == [page for page in plainly_look(s) if ends[0] <= page < ends[1]]
         s.calendar[:] = 0  # what wakes pages
@@ -166,15 +175,16 @@ def test_the_pages_found_are_those_that_a_plain_walk_of_every_page_finds(
     assert look(s) == plainly_look(s)
 
 
-@pytest.mark.parametrize("in_vain", [0, PAYS])
-def test_pages_that_are_skipped_in_this_scan_need_not_look(in_vain: int) -> None:
+@pytest.mark.parametrize("pays", [False, True])
+def test_pages_that_are_skipped_in_this_scan_need_not_look(pays: bool) -> None:
     s = a_state()
     full_house(s)
     found = look(s)
     assert len(found) > 1
     s.cohort[found[0]] = cohorts.cohort_of(5, int(s.scan[Scan.SEQ]))
     assert not s.cohorts[0, s.cohort[found[0]]] & IS_VISIT
-    s.scan[Scan.LOOKED_IN_VAIN] = in_vain
+    if pays:
+        let_it_pay(s)
     assert look(s) == found[1:]
 
 
@@ -212,26 +222,52 @@ def watched(s: State) -> int:
     return sum(int(word).bit_count() for word in s.watch)
 
 
-def test_pages_are_looked_through_for_those_to_watch_only_when_enough_were_looked_at_in_vain() -> None:
+def test_other_contents_are_watched_for_only_when_enough_pages_were_looked_at_in_vain() -> None:
     s = a_state()
     full_house(s)
-    assert looking.first_that_looks(s, 0, 8, 1) == 8
-    assert s.scan[Scan.LOOKED_IN_VAIN] == 8
-    assert (s.trees[state.WATCHED, 0], watched(s)) == (0, 0)
+    must = plainly_look(s)
+    n_before = min(must)
+    assert look(s, 0, n_before) == []
+    assert s.scan[Scan.LOOKED_IN_VAIN] == n_before  # each of them searches
     s.scan[Scan.LOOKED_IN_VAIN] = PAYS - 1
-    looking.first_that_looks(s, 0, 8, 1)
-    assert s.trees[state.WATCHED, 0] == 0
+    looking.first_that_looks(s, 0, 1, 1)
+    assert (s.trees[state.WATCHED, 0], s.scan[Scan.WATCH]) == (0, 0)
     s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    assert look(s) == must
+    assert (s.trees[state.WATCHED, 0], s.scan[Scan.WATCH]) == (1, 1)
+
+
+def test_looks_that_no_watch_could_spare_are_not_in_vain() -> None:
+    s = a_state()
+    full_house(s, stale=(0, N_HELD - 2))
+    look(s)
+    assert not looking.is_narrow(s, 0)
+    assert s.scan[Scan.LOOKED_IN_VAIN] == 0
+
+
+@pytest.mark.parametrize(("in_vain", "pending"), [(0, BLOCK_PAYS), (BLOCK_PAYS, 0), (BLOCK_PAYS + 7, 1)])
+def test_a_block_is_looked_through_when_it_has_many_pages_that_search_or_looks_in_vain_have_paid_for_it(
+    in_vain: int, pending: int
+) -> None:
+    s = a_state()
+    full_house(s)
+    let_it_pay(s)
+    s.scan[Scan.PENDING_VISITS] = 0
     assert look(s) == plainly_look(s)
-    assert s.trees[state.WATCHED, 0] == 1
+    assert (s.scan[Scan.WATCH], s.watch_of_block[0], watched(s)) == (1, 0, 0)
+    s.scan[Scan.LOOKED_IN_VAIN], s.scan[Scan.PENDING_VISITS] = in_vain, pending
+    looking.first_that_looks(s, 0, 1, 1)
+    assert s.scan[Scan.LOOKED_IN_VAIN] == max(in_vain - BLOCK_PAYS, 0)
+    assert s.watch_of_block[0] == 1
     assert unwatched(s) == []
     assert 0 < watched(s) < N_PAGES / 2
+    assert look(s) == plainly_look(s)
 
 
 def test_what_is_watched_is_more_than_what_must_look_now_so_that_it_covers_a_tree_that_turns() -> None:
     s = a_state()
     full_house(s)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     must = look(s)
     assert looking.is_covered(s, 0)
     assert watched(s) > len(must)
@@ -249,7 +285,7 @@ def test_what_is_watched_is_more_than_what_must_look_now_so_that_it_covers_a_tre
 def test_a_tree_is_covered_if_none_of_its_four_bounds_is_beyond_what_is_watched(watch: int, look_at: int, by: int) -> None:
     s = a_state()
     full_house(s)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     look(s)
     s.trees[watch, 0] = s.trees[look_at, 0]
     assert looking.is_covered(s, 0)
@@ -260,7 +296,7 @@ def test_a_tree_is_covered_if_none_of_its_four_bounds_is_beyond_what_is_watched(
 def test_a_page_that_begins_its_rest_is_watched_if_its_content_is() -> None:
     s = a_state()
     full_house(s)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     must = look(s)
     content = int(s.pages[must[0], state.CHECKSUM])
     s.cohort[190:] = 0
@@ -292,7 +328,7 @@ def test_whatever_lets_a_page_rest_has_it_watched(kernel: Kernel, batch: int, sm
 def test_a_tree_that_gets_something_to_look_at_elsewhere_is_no_longer_covered_and_all_pages_are_gone_through() -> None:
     s = a_state()
     full_house(s)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     assert look(s) == plainly_look(s)
     before = s.watch.tolist()
     lose(s, N_HELD - 2)
@@ -307,7 +343,7 @@ def test_a_tree_that_gets_something_to_look_at_elsewhere_is_no_longer_covered_an
 def test_where_almost_all_contents_may_meet_something_nobody_is_watched_though_it_would_pay() -> None:
     s = a_state()
     full_house(s, stale=(0, N_HELD - 2))
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     assert look(s) == plainly_look(s)
     assert not looking.is_narrow(s, 0)
     assert (s.trees[state.WATCHED, 0], watched(s)) == (0, 0)
@@ -319,7 +355,7 @@ def test_watch_is_made_anew_when_it_has_far_more_than_it_needs_and_looks_in_vain
     lose(s, 2)  # a leaf, below which 5 contents held once belong
     for page in range(N_PAGES):
         rest(s, page, N_HELD + page)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     look(s)
     assert not looking.is_loose(s, 0)
     s.trees[state.WATCH_END, 0] = N_HELD + 4 * N_SINGLE  # as if there had been more to look at
@@ -327,7 +363,7 @@ def test_watch_is_made_anew_when_it_has_far_more_than_it_needs_and_looks_in_vain
     s.scan[Scan.LOOKED_IN_VAIN] = 0
     looking.first_that_looks(s, 0, 1, 1)
     assert s.trees[state.WATCH_END, 0] == N_HELD + 4 * N_SINGLE  # it does not pay yet
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     assert look(s) == plainly_look(s)
     assert s.trees[state.WATCH_END, 0] < N_HELD + 4 * N_SINGLE
 
@@ -335,7 +371,7 @@ def test_watch_is_made_anew_when_it_has_far_more_than_it_needs_and_looks_in_vain
 def test_who_wakes_all_pages_watches_for_nobody() -> None:
     s = a_state()
     full_house(s)
-    s.scan[Scan.LOOKED_IN_VAIN] = PAYS
+    let_it_pay(s)
     look(s)
     resting.wake_all(s)
     assert not s.trees[state.WATCHED].any()
