@@ -256,7 +256,7 @@ def test_a_block_is_looked_through_when_it_has_many_pages_that_search_or_looks_i
     assert look(s) == plainly_look(s)
     assert (s.scan[Scan.WATCH], s.watch_of_block[0], watched(s)) == (1, 0, 0)
     s.scan[Scan.LOOKED_IN_VAIN], s.scan[Scan.PENDING_VISITS] = in_vain, pending
-    looking.first_that_looks(s, 0, 1, 1)
+    looking.first_that_looks(s, N_PAGES - 1, N_PAGES, 1)  # which is not watched
     assert s.scan[Scan.LOOKED_IN_VAIN] == max(in_vain - BLOCK_PAYS, 0)
     assert s.watch_of_block[0] == 1
     assert unwatched(s) == []
