@@ -18,10 +18,11 @@ from ksmbatch.units import format_bytes
 # of these arrays of the state a run touches a share only; what is not here counts in full
 TOUCHED: Final[Mapping[str, float]] = {
     "frames": 0.5,  # half of them are spare: taken when a KSM page is copied or moved
+    "pages": 0.0,  # the same rows
     "frame_pfns": 0.5,
     "nodes": 0.5,  # room for two stable nodes per content and node, and for long chains
     "node_prune_time": 0.5,
-    "page_bytes": 0.0,  # the bytes of the same rows
+    "page_bytes": 0.0,  # and their bytes
     "frame_bytes": 0.0,
     "stable_links": 0.0,  # shapes of trees, while they can be observed
     "unstable_links": 0.0,

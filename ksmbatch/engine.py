@@ -73,6 +73,8 @@ def _run_once(*, moving: bool) -> None:
         Mmap(proc="warm", area="up", pages=64),
         Write(proc="warm", area="up", pages=np.arange(64), contents=np.arange(64, dtype=np.uint64) // 2),
         FullScan(count=3),
+        Write(proc="warm", area="up", pages=np.array([0, 2]), contents=np.arange(2, dtype=np.uint64)),
+        FullScan(count=1),
     )
     if moving:
         steps += (
@@ -82,7 +84,9 @@ def _run_once(*, moving: bool) -> None:
             Offline(node=0),
         )
     program = compile_workload(Workload(name="warm-up", nodes=2, snapshots=(Snapshot(time_ms=0, steps=steps),)))
-    machine = Machine(program, Kernel.V6_12, {"pages_to_scan": 100, "run": Run.MERGE}, keep_pfns=moving, node_pages=64 * moving)
+    # knobs that are not as the kernel has them, so that setting one is compiled, too
+    knobs = {"pages_to_scan": 99, "merge_across_nodes": 0, "smart_scan": 1, "stable_node_chains_prune_millisecs": 1}
+    machine = Machine(program, Kernel.V6_12, {**knobs, "run": Run.MERGE}, keep_pfns=moving, node_pages=64 * moving)
     for step in program.snapshots[0][1]:
         machine.apply(step)
     machine.survey()
@@ -157,7 +161,7 @@ def simulate(
 
 def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
     """What writing all pages for the first time uses, and ksmd's first look at them: arrays, and how many bytes of each."""
-    return [(s.frames, s.frames.nbytes * len(s.pages) // len(s.frames)), (s.cohort, s.cohort.nbytes)]
+    return [(s.cohort, s.cohort.nbytes)]
 
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
@@ -166,7 +170,13 @@ def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
         return []
     first = int(s.knobs[Knob.USE_ZERO_PAGES])  # zeros, content 0, then merge with the kernel's page, and in no stable node
     held = s.by_content[:, first:, HOLDERS]
-    return [(s.nodes, int((held > 1).sum()) * s.nodes.strides[0]), (s.members, int(held.sum()) * s.members.strides[0])]
+    n_nodes = int((held > 1).sum())
+    of_ksm = s.frames[len(s.pages) :]
+    return [
+        (s.nodes, n_nodes * s.nodes.strides[0]),
+        (of_ksm, n_nodes * of_ksm.strides[0]),
+        (s.members, int(held.sum()) * s.members.strides[0]),
+    ]
 
 
 def _knobs(config: Config) -> dict[str, int]:

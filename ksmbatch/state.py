@@ -42,16 +42,17 @@ ERASED = 64  # was in the unstable tree that is being built
 KSM = 1  # PageKsm
 DANGLING = 2  # ... whose page->mapping names a stable node that policy v4 has freed
 
-# columns of pages
+# A row of 32 bytes is what is kept of page number k, and of frame number k, which for most pages is the frame that they map:
+# two rows are a cache line of the CPU. columns of pages
 FRAME, CHECKSUM, HEAD = range(3)
-PAGE_COLUMNS = 5
 # columns of page_bytes, which are the bytes of the same rows
-PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE, SKIPS, ITEM_NID = range(12, 18)
-# columns of frames
-FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(3)
-FRAME_COLUMNS = 4
-# columns of frame_bytes, which are the bytes of the same rows
-FRAME_FLAGS, FRAME_NID = range(12, 14)
+PAGE_FLAGS, PAGE_NID, ITEM_FLAGS, AGE = range(12, 16)
+SKIPS, ITEM_NID = range(28, 30)
+# columns of frames, which are the same rows, and more
+FRAME_CONTENT, MAPCOUNT, FRAME_NODE = range(4, 7)
+# columns of frame_bytes, which are the bytes of those
+FRAME_FLAGS, FRAME_NID = range(30, 32)
+ROW_COLUMNS = 8
 # columns of pfns; PFNS_BEFORE + pfn: the pfn freed before `pfn`
 FREE_PFN, LAST_PFN, PFNS_BEFORE = 0, 1, 2
 # columns of numa; NEAREST + k: the k-th nearest of the other nodes
@@ -125,7 +126,8 @@ MEMBER_COLUMNS = 3
 MM_COLUMNS = 14
 
 # rows of `due`
-DUE_PAGE, DUE_FRAME, DUE_NODE = range(3)
+DUE_PAGE, DUE_FRAME, DUE_NODE, SEARCHER = range(4)
+DUE_ROWS = 4
 
 # pages at rest (see kernels/resting.py, kernels/cohorts.py)
 PAGES_PER_BLOCK = np.int64(4096)
@@ -199,9 +201,11 @@ class Scan(IntEnum):
     NEXT_DUE = 31  # those before this one have been visited
     HINTED = 32  # ... and of those the CPU was told
     NEWLY_DUE = 33  # 1: more pages of the region have become due since they were listed
-    LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing since `watch` was made
+    LOOKED_IN_VAIN = 34  # pages at rest that were looked at for nothing, less what it cost to look whole blocks through
     LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
     LAST_MM = 36  # an mm whose pages were asked for last
+    WATCH = 37  # how often other contents came to be watched for
+    N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
 
 
 class State(NamedTuple):
@@ -212,18 +216,18 @@ class State(NamedTuple):
     """
 
     pages: np.ndarray
-    """int32[n_pages, 5]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
-    yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes`."""
+    """int32[n_pages, 8]. FRAME: what the page maps; NO_FRAME. CHECKSUM: content id at ksmd's last look (oldchecksum); -1: none
+    yet. HEAD: member in its stable node, if STABLE. The rest is of `page_bytes` and `frames`."""
     page_bytes: np.ndarray
-    """uint8[n_pages, 20], the same memory as `pages`: all of a page is in one cache line, or two. PAGE_FLAGS: MAPPED ...
-    PROT_NONE. PAGE_NID: node that the VMA's memory policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age,
-    remaining_skips). ITEM_NID: unstable tree in which the rmap_item is."""
+    """uint8[n_pages, 32], the same memory as `pages`. PAGE_FLAGS: MAPPED ... PROT_NONE. PAGE_NID: node that the VMA's memory
+    policy names. ITEM_FLAGS: ITEM ... ERASED. AGE, SKIPS: of smart_scan (age, remaining_skips). ITEM_NID: unstable tree in
+    which the rmap_item is."""
     frames: np.ndarray
-    """int32[n_frames, 4]. FRAME_CONTENT: content id; of a free spare frame the next free one. MAPCOUNT: mappings; 0: free.
-    FRAME_NODE: stable node of a KSM page; NIL. The rest is of `frame_bytes`. Frame number p < n_pages is page p's own, the
-    others are spare."""
+    """int32[n_frames, 8], of which the first n_pages rows are those of `pages`. FRAME_CONTENT: content id; of a free spare
+    frame the next free one. MAPCOUNT: mappings; 0: free. FRAME_NODE: stable node of a KSM page; NIL. The rest is of
+    `frame_bytes`. Frame number p < n_pages is page p's own, the others are spare."""
     frame_bytes: np.ndarray
-    """uint8[n_frames, 16], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
+    """uint8[n_frames, 32], the same memory as `frames`. FRAME_FLAGS: KSM, DANGLING. FRAME_NID: NUMA node."""
     frame_pfns: np.ndarray
     """int32[n_frames]: the page frame number of each frame, see `pfns`; int32[0] where these are not kept."""
     pfns: np.ndarray
@@ -275,6 +279,9 @@ class State(NamedTuple):
     watch: np.ndarray
     """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
     kernels/looking.py; the bit may outlast its reason."""
+    watch_of_block: np.ndarray
+    """int32[blocks]: for which contents the pages of each block were looked through for `watch` last: scan[WATCH] at the
+    time."""
     cohorts: np.ndarray
     """int16[1 + blocks, 256]: row 0: what the pass of a page of each cohort comes to in the present scan; row 1 + k: pages
     at rest in block k, by cohort."""
@@ -289,8 +296,8 @@ class State(NamedTuple):
     scan: np.ndarray
     """int64[len(Scan)]."""
     due: np.ndarray
-    """int32[3, PAGES_PER_BLOCK]: DUE_PAGE: the pages of the open region that this scan visits, ascending. DUE_FRAME, DUE_NODE:
-    for hints to the CPU, see kernels/hints.py."""
+    """int32[4, PAGES_PER_BLOCK]: DUE_PAGE: the pages of the open region that this scan visits, ascending. DUE_FRAME, DUE_NODE:
+    for hints to the CPU, see kernels/hints.py. SEARCHER: cohorts of which pages of the region search in this scan."""
     counters: np.ndarray
     """int64[len(Counter)]."""
     node_counters: np.ndarray
@@ -311,10 +318,10 @@ class AnonVmas(NamedTuple):
 # dtype and extents of each array, of which None differs from machine to machine, and where `table` has its address, with its
 # extents behind that
 _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
-    "pages": (np.int32, (None, PAGE_COLUMNS)),
-    "page_bytes": (np.uint8, (None, 4 * PAGE_COLUMNS)),
-    "frames": (np.int32, (None, FRAME_COLUMNS)),
-    "frame_bytes": (np.uint8, (None, 4 * FRAME_COLUMNS)),
+    "pages": (np.int32, (None, ROW_COLUMNS)),
+    "page_bytes": (np.uint8, (None, 4 * ROW_COLUMNS)),
+    "frames": (np.int32, (None, ROW_COLUMNS)),
+    "frame_bytes": (np.uint8, (None, 4 * ROW_COLUMNS)),
     "frame_pfns": (np.int32, (None,)),
     "pfns": (np.int32, (None, None)),
     "numa": (np.int32, (None, None)),
@@ -332,19 +339,20 @@ _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "calendar": (np.uint32, (int(SCANS_AHEAD), None)),
     "gated": (np.uint32, (2, None)),
     "watch": (np.uint32, (None,)),
+    "watch_of_block": (np.int32, (None,)),
     "cohorts": (np.int16, (None, 256)),
     "mms": (np.int64, (None, MM_COLUMNS)),
     "rank": (np.uint32, (None,)),
     "checksum_class": (np.int32, (None,)),
     "knobs": (np.int64, (len(Knob),)),
     "scan": (np.int64, (len(Scan),)),
-    "due": (np.int32, (3, int(PAGES_PER_BLOCK))),
+    "due": (np.int32, (DUE_ROWS, int(PAGES_PER_BLOCK))),
     "counters": (np.int64, (len(Counter),)),
     "node_counters": (np.int64, (None, len(NodeCounter))),
 }
 _PLACES = accumulate((1 + len(extents) for _, extents in _KINDS.values()), initial=0)
 ARRAYS = {name: (*kind, place) for (name, kind), place in zip(_KINDS.items(), _PLACES, strict=False)}
-SAME_MEMORY = {"page_bytes": "pages", "frame_bytes": "frames"}
+SAME_MEMORY = {"page_bytes": "pages", "frames": "pages", "frame_bytes": "pages"}
 
 
 def tabled(state: State) -> State:
@@ -418,10 +426,10 @@ def allocate(
     for nid in range(n_nids):
         others = [other for other in range(n_nids) if other != nid]
         numa[nid, NEAREST : NEAREST + len(others)] = sorted(others, key=lambda other: distance[nid][other] if distance else 0)
-    pages = zeros(np.int32, n_pages, PAGE_COLUMNS)
+    frames = aligned_zeros(np.int32, n_frames, ROW_COLUMNS)
+    pages = frames[: max(n_pages, 1)]
     prefault.at_once(pages)
     pages[:, FRAME] = NO_FRAME
-    frames = zeros(np.int32, n_frames, FRAME_COLUMNS)
     state = State(
         pages=pages,
         page_bytes=pages.view(np.uint8),
@@ -444,13 +452,14 @@ def allocate(
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         gated=zeros(np.uint32, 2, n_pages // int(PAGES_PER_WORD) + 1),
         watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
+        watch_of_block=zeros(np.int32, n_pages // int(PAGES_PER_BLOCK) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),
         mms=mms,
         rank=np.ascontiguousarray(rank, np.uint32),
         checksum_class=np.zeros(0, np.int32) if checksum_class is None else np.ascontiguousarray(checksum_class, np.int32),
         knobs=zeros(np.int64, len(Knob)),
         scan=scan,
-        due=zeros(np.int32, 3, int(PAGES_PER_BLOCK)),
+        due=zeros(np.int32, DUE_ROWS, int(PAGES_PER_BLOCK)),
         counters=zeros(np.int64, len(Counter)),
         node_counters=zeros(np.int64, n_nids, len(NodeCounter)),
         table=zeros(np.int64, 1),

@@ -120,6 +120,7 @@ def test_what_the_engine_calls_has_a_wrapper_for_python() -> None:
 
 # the policies are found beside this module, so that nobody lists them; this one tells numba's compiler what a state is
 MORE_FOR = {
+    "ksmbatch.kernels.bits": {"llvmlite"},
     "ksmbatch.kernels.migrate": {"collections", "importlib"},
     "ksmbatch.kernels.rows_type": {"llvmlite", "operator"},
     "ksmbatch.kernels.state_type": {"llvmlite"},

@@ -136,11 +136,10 @@ def hint_writes(s, first, pages, contents, begin, end):
     """
     for k in range(begin, end):
         prefetch_page(s, first + int64(pages[k]))
-        prefetch(s.frames, first + int64(pages[k]))  # of a page that is no KSM page this is its frame, else that of its copy
     for k in range(begin, end):
         page = first + int64(pages[k])
         frame = int64(s.pages[page, FRAME])
-        if frame != NO_FRAME:
+        if frame not in (NO_FRAME, page):
             prefetch(s.frames, frame)
         if contents[k] < s.by_content.shape[1]:
             prefetch(s.by_content[tree_of(s, s.page_bytes[page, PAGE_NID])], int64(contents[k]))

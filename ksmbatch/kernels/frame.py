@@ -109,8 +109,11 @@ def renumber(s, page, frame):
     if frame != page or s.frames[frame, MAPCOUNT] != 1 or s.pfns.shape[1] != 0:
         return frame
     other = spare_frame(s)
-    for column in range(s.frames.shape[1]):
-        s.frames[other, column] = s.frames[frame, column]
+    s.frames[other, FRAME_CONTENT] = s.frames[frame, FRAME_CONTENT]
+    s.frames[other, MAPCOUNT] = 1
+    s.frames[other, FRAME_NODE] = s.frames[frame, FRAME_NODE]
+    s.frame_bytes[other, FRAME_FLAGS] = s.frame_bytes[frame, FRAME_FLAGS]
+    s.frame_bytes[other, FRAME_NID] = s.frame_bytes[frame, FRAME_NID]
     s.frames[frame, MAPCOUNT] = 0
     s.frame_bytes[frame, FRAME_FLAGS] = 0
     s.pages[page, FRAME] = other

@@ -86,7 +86,7 @@ def hint_visits(s, first):
         page = int64(s.due[DUE_PAGE, k])
         frame = int64(s.pages[page, FRAME])
         s.due[DUE_FRAME, k] = frame
-        if frame != NO_FRAME:
+        if frame not in (NO_FRAME, page):
             prefetch(s.frames, frame)
         if s.page_bytes[page, ITEM_FLAGS] & STABLE:
             prefetch(s.members, int64(s.pages[page, HEAD]))

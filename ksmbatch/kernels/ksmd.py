@@ -13,7 +13,7 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.looking import first_that_looks, lively_trees
+from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
@@ -153,6 +153,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     Writes: scan, and as rouse().
     """
     first = int64(s.scan[Scan.CUR_PAGE])
+    s.scan[Scan.N_SEARCHERS] = UNKNOWN
     due = rouse_the_due(s, first, end)
     merged, visits, skips, was = expected_passes(s, first, end)
     costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
-from ksmbatch.kernels.bits import lowest_bit
+from ksmbatch.kernels.bits import BYTES_AT_ONCE, bytes_equal, lowest_bit
 from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
 from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
@@ -19,7 +19,9 @@ from ksmbatch.state import (
     LOOK_HIGH,
     LOOK_KNOWN,
     LOOK_LOW,
+    PAGES_PER_BLOCK,
     PAGES_PER_WORD,
+    SEARCHER,
     UNSTABLE_EXACT,
     WATCH_END,
     WATCH_FIRST,
@@ -30,9 +32,10 @@ from ksmbatch.state import (
     Scan,
 )
 
-STRETCH = int64(16)  # pages of which is found out at once that none searches
 WIDER = int64(16)  # how much more is watched than is needed at the time
-IN_VAIN = int64(8)  # of as many pages one may be looked at for nothing before all pages are looked through for those to watch
+IN_VAIN = int64(64)  # of as many pages one may be looked at for nothing before other contents are watched for
+MANY = int64(8)  # one in so many pages is many, of a block: that is looked through for those to watch at once
+UNKNOWN = int64(-1)  # scan[N_SEARCHERS]: nobody has looked for them
 NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
 
 
@@ -117,16 +120,14 @@ def widened(low, high, most):
 
 
 @kernel
-def watch_anew(s, lively):
-    """Makes `watch`, for contents some way beyond those of which it is known that their searches may meet something.
+def watch_for(s, lively):
+    """Other contents are watched for: some way beyond those of which it is known that their searches may meet something.
 
-    Trees grow and turn, and each time that they do so further than that all pages must be looked through.
-    Reads: trees, pages, page_bytes. Writes: watch, trees, scan.
+    Trees grow and turn, and each time that they do so further than that all blocks must be looked through.
+    Reads: trees. Writes: trees, scan.
     """
-    s.scan[Scan.LOOKED_IN_VAIN] = 0
     n_held = s.by_content.shape[1]
-    least = int64(2**31)
-    most = int64(0)
+    s.scan[Scan.WATCH] += 1
     for nid in range(s.trees.shape[1]):
         s.trees[WATCHED, nid] = 0
         if (lively >> (nid & 31)) & 1 and s.trees[LOOK_KNOWN, nid]:
@@ -135,9 +136,21 @@ def watch_anew(s, lively):
             s.trees[WATCH_FIRST, nid], s.trees[WATCH_END, nid] = widened(first, end, (len(s.rank) - n_held) // NARROW)
             low, high = int64(s.trees[LOOK_LOW, nid]), int64(s.trees[LOOK_HIGH, nid])
             s.trees[WATCH_LOW, nid], s.trees[WATCH_HIGH, nid] = widened(low, high, n_held // NARROW)
+
+
+@kernel
+def watch_block(s, block):
+    """Looks through the pages of `block` for those to watch. Reads: trees, pages, page_bytes. Writes: watch, watch_of_block."""
+    s.watch_of_block[block] = s.scan[Scan.WATCH]
+    n_held = s.by_content.shape[1]
+    least = int64(2**31)
+    most = int64(0)
+    for nid in range(s.trees.shape[1]):
+        if s.trees[WATCHED, nid]:
             least = min(least, int64(s.trees[WATCH_FIRST, nid]))
             most = max(most, int64(s.trees[WATCH_END, nid]))
-    for word in range(len(s.watch)):
+    words = PAGES_PER_BLOCK // PAGES_PER_WORD
+    for word in range(block * words, min((block + 1) * words, len(s.watch))):
         first = word * PAGES_PER_WORD
         end = min(first + PAGES_PER_WORD, len(s.pages))
         found = int64(0)
@@ -159,11 +172,24 @@ def watched_of(s, first, end):
     return bits
 
 
+@inlined
+def is_block_watched(s, block):
+    """Whether `watch` is as it should be for `block`; it is made so if that pays. Writes: scan, and as watch_block()."""
+    if s.watch_of_block[block] == s.scan[Scan.WATCH]:
+        return True
+    cost = PAGES_PER_BLOCK // MANY
+    if s.scan[Scan.LOOKED_IN_VAIN] < cost and s.scan[Scan.PENDING_VISITS] < cost:
+        return False
+    s.scan[Scan.LOOKED_IN_VAIN] = max(s.scan[Scan.LOOKED_IN_VAIN] - cost, 0)
+    watch_block(s, block)
+    return True
+
+
 @kernel
 def first_that_looks(s, first, end, lively):
-    """The first of the pages [first, end), none of which is due, that must look, see above; `end` if none must.
+    """The first of the pages [first, end), of one block, none of them due, that must look, see above; `end` if none must.
 
-    Reads: watch, page_bytes, cohorts. Writes: scan, and as meets_something(), watch_anew().
+    Reads: watch, page_bytes, cohorts. Writes: scan, and as meets_something(), watch_for(), watch_block().
     """
     covered = True
     narrow = True
@@ -177,11 +203,15 @@ def first_that_looks(s, first, end, lively):
         covered = covered and is_covered(s, nid)
         narrow = narrow and is_narrow(s, nid)
         loose = loose or is_loose(s, nid)
-    pays = s.scan[Scan.LOOKED_IN_VAIN] > len(s.pages) // IN_VAIN
-    if narrow and pays and (loose or not covered):
-        watch_anew(s, lively)
-    elif not covered:
-        return first_of_range(s, first, end, lively)
+    if narrow and (loose or not covered) and s.scan[Scan.LOOKED_IN_VAIN] > len(s.pages) // IN_VAIN:
+        watch_for(s, lively)
+        covered = True
+    if not covered or not is_block_watched(s, first // PAGES_PER_BLOCK):
+        before = int64(s.scan[Scan.LOOKED_IN_VAIN])
+        found = first_of_range(s, first, end, lively)
+        if not narrow:
+            s.scan[Scan.LOOKED_IN_VAIN] = before  # to watch would not have helped
+        return found
     mask = int64(-1) << (first % PAGES_PER_WORD)
     for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
         bits = int64(s.watch[word]) & mask
@@ -217,19 +247,50 @@ def first_of_range(s, first, end, lively):
 
 
 @kernel
+def list_searchers(s, block):
+    """Lists the cohorts of which pages of `block` search in this scan; those that come to it in this scan do not.
+
+    Reads: cohorts. Writes: due, scan.
+    """
+    n_searchers = int64(0)
+    for cohort in range(s.cohorts.shape[1]):
+        if s.cohorts[1 + block, cohort] != 0 and s.cohorts[0, cohort] & IS_VISIT:
+            s.due[SEARCHER, n_searchers] = cohort
+            n_searchers += 1
+    s.scan[Scan.N_SEARCHERS] = n_searchers
+
+
+@inlined
+def searchers_of(s, first, end):
+    """Which of the pages [first, end), at most BYTES_AT_ONCE, are of listed cohorts, as bits. Reads: cohort, due."""
+    bits = int64(0)
+    if first + BYTES_AT_ONCE > len(s.cohort):
+        for page in range(first, end):
+            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+                bits |= int64(1) << (page - first)
+        return bits
+    for k in range(s.scan[Scan.N_SEARCHERS]):
+        bits |= bytes_equal(s.cohort, first, int64(s.due[SEARCHER, k]))
+    if end - first < BYTES_AT_ONCE:
+        bits &= (int64(1) << (end - first)) - 1
+    return bits
+
+
+@kernel
 def first_of_all(s, first, end, lively, low, high):
     """As first_that_looks(); of contents held once, only those from `low` to before `high` matter."""
+    if s.scan[Scan.N_SEARCHERS] == UNKNOWN:
+        list_searchers(s, first // PAGES_PER_BLOCK)
     n_held = s.by_content.shape[1]
-    s.scan[Scan.LOOKED_IN_VAIN] += end - first
     while first < end:
-        stop = min(first + STRETCH, end)
-        phases = int64(0)
-        for page in range(first, stop):
-            phases |= s.cohorts[0, s.cohort[page]]
-        for page in range(first, stop if phases & IS_VISIT else first):
-            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
-                content = int64(s.pages[page, CHECKSUM])
-                if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
-                    return page
+        stop = min(first + BYTES_AT_ONCE, end)
+        bits = searchers_of(s, first, stop)
+        while bits:
+            page = first + lowest_bit(bits)
+            bits &= bits - 1
+            content = int64(s.pages[page, CHECKSUM])
+            if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
+                return page
+            s.scan[Scan.LOOKED_IN_VAIN] += 1
         first = stop
     return end

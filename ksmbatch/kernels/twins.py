@@ -16,6 +16,7 @@ from ksmbatch.state import (
     MAPCOUNT,
     RESTING,
     Knob,
+    Scan,
 )
 
 
@@ -56,6 +57,6 @@ def recount_holders(s):
     for tree in range(s.by_content.shape[0]):
         for content in range(s.by_content.shape[1]):
             s.by_content[tree, content, HOLDERS] = 0
-    for frame in range(len(s.frames)):
+    for frame in range(s.scan[Scan.NEXT_FRAME]):
         if s.frames[frame, MAPCOUNT] > 0 and not s.frame_bytes[frame, FRAME_FLAGS] & KSM:
             holder_comes(s, int64(s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT]))

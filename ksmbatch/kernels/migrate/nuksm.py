@@ -96,4 +96,4 @@ def visit_ksm_page(s, page):
     if s.knobs[Knob.MERGE_ACROSS_NODES]:
         move_frame(s, frame, nid)
     else:
-        place_in_tree(s, frame, nid, s.unstable_log, int64(0))  # nobody to list: all mappings have rmap_items here
+        place_in_tree(s, frame, nid, s.unstable_log[:0], int64(0))  # nobody to list: all mappings have rmap_items here

@@ -88,6 +88,7 @@ def plainly_look(s: State) -> list[int]:
 def look(s: State, first: int = 0, end: int = N_PAGES) -> list[int]:
     """The pages of [first, end) that must look, one after the other."""
     found = []
+    s.scan[Scan.N_SEARCHERS] = looking.UNKNOWN
     while first < end:
         first = int(looking.first_that_looks(s, first, end, looking.lively_trees(s)))
         if first < end:

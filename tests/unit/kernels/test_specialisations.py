@@ -4,8 +4,12 @@ A second one costs seconds at every cold start and shows nowhere else. It says n
 """
 
 import importlib
+import os
 import pkgutil
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -96,3 +100,25 @@ def test_the_cache_holds_one_machine_code_per_kernel(signatures: dict[str, list[
     files = Counter(str(file).rsplit(".", 2)[0] for file in accel.cache_directory().rglob("*.nbc"))
     assert len(files) > len(signatures) / 2
     assert {name: n for name, n in files.items() if n > 1} == {}
+
+
+def test_the_warm_up_loads_all_that_a_sweep_calls(tmp_path: Path) -> None:
+    # what it leaves out is compiled in the midst of a run, which then seems to take a second longer
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from test_specialisations import kernels\n"
+        "from small_sweep import write_small_sweep\n"
+        "from ksmbatch.config import load\n"
+        "from ksmbatch.engine import simulate, warm_up\n"
+        "from ksmbatch.program import compile_config\n"
+        "def loaded(): return {name for name, member in kernels().items() if member.signatures}\n"
+        "warm_up()\n"
+        "before = loaded()\n"
+        "config = load(write_small_sweep(Path(sys.argv[1])))\n"
+        "simulate(compile_config(config), config)\n"
+        "assert before and loaded() <= before, loaded() - before\n"
+    )
+    paths = os.pathsep.join(str(each) for each in (Path(__file__).parent, *Path(__file__).parents[2:4]))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

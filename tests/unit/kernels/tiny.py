@@ -67,8 +67,8 @@ def tiny_state(
 def copied(s: State) -> State:
     """The same machine once more; what shares memory does so there, too."""
     copy = State(*(array.copy() for array in s))
-    views = {"page_bytes": copy.pages.view(np.uint8), "frame_bytes": copy.frames.view(np.uint8)}
-    return state.tabled(copy._replace(**views))
+    pages = copy.frames[: len(s.pages)]
+    return state.tabled(copy._replace(pages=pages, page_bytes=pages.view(np.uint8), frame_bytes=copy.frames.view(np.uint8)))
 
 
 def fill(s: State, *contents: int | None, first: int = 0) -> None:
