@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
 
-from ksmbatch.compiling import KernelCompiler, LinkedCache, seldom_collecting
+from ksmbatch.compiling import KernelCompiler, LinkedCache
 from ksmbatch.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent

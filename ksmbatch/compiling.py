@@ -1,7 +1,7 @@
 """How kernels are compiled: numba's compiler, without the work that it does twice or that kernels have no use for.
 
 numba is told so by its extension interface (`pipeline_class`, passes, a cache class); what numba compiles for others stays as
-it is. It holds no options (those are accel's) and no simulation logic. See docs/adr/0018.
+it is. It holds no options (those are accel's) and no simulation logic. See docs/adr/0012.
 """
 
 import copy
@@ -94,7 +94,8 @@ class _Context(Context):
 
     def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
         """The signature of `func` for arguments of these types."""
-        if kws or isinstance(func, types.Type) and not isinstance(func, types.Function):  # a kernel: compiled by being asked
+        is_kernel = isinstance(func, types.Type) and not isinstance(func, types.Function)  # compiled by being asked
+        if is_kernel or kws or not all(isinstance(each, types.Type) for each in args):
             return super().resolve_function_type(func, args, kws)
         key = (func, tuple(args))
         signature = self._signatures.get(key)
@@ -206,9 +207,9 @@ class KernelCompiler(CompilerBase):
     """numba's compiler, as kernels need it."""
 
     def __init__(
-        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any
-    ) -> None:  # noqa: A002
-        super().__init__(_remembering(typingctx), targetctx, library, args, return_type, _Flags(flags), locals)
+        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, *more: Any
+    ) -> None:
+        super().__init__(_remembering(typingctx), targetctx, library, args, return_type, _Flags(flags), *more)
         if flags.no_cpython_wrapper:
             self.state.targetctx = _without_machine_code(self.state.targetctx)
 
