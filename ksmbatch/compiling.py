@@ -27,14 +27,16 @@ _N_NEW_OBJECTS: Final = 20_000  # between two looks for garbage; numba makes hun
 @contextmanager
 def seldom_collecting() -> Iterator[None]:
     """Python's search for garbage in cycles made rare; at its usual pace it is a sixth of the time that compiling takes."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
+    thresholds, was_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    if not was_frozen:
+        gc.freeze()
     gc.set_threshold(_N_NEW_OBJECTS, 50, 1000)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
 
 
 class _LinkedLibrary(JITCodeLibrary):
@@ -216,3 +218,11 @@ class KernelCompiler(CompilerBase):
     def define_pipelines(self) -> list[PassManager]:
         """The passes, in numba's words."""
         return [_with_ours(DefaultPassBuilder.define_nopython_pipeline(self.state))]
+
+    def _compile_core(self) -> Any:
+        result = super()._compile_core()
+        if not self.state.flags.no_cpython_wrapper:
+            # those of the kernels that it calls, which have no code to set them in; what comes from the cache does the same
+            for env in result._find_referenced_environments():
+                result.codegen.set_env(env.env_name, env)
+        return result

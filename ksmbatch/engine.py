@@ -48,7 +48,7 @@ _compile_seconds: list[float] = []
 
 
 def is_compiled() -> bool:
-    """Whether the first run of this process can begin without a pause of up to a minute for compilation."""
+    """Whether the first run of this process can begin without a pause of half a minute for compilation."""
     return bool(_compile_seconds) or accel.is_warm()
 
 
