@@ -107,16 +107,16 @@ def _intern(source: PageSource, threads: int, progress: Progress | None, ordered
         order = order_of_appearance(ids, first_page)
     renumber(ids, order)
     checksums = checksums[order]
-    zero_id = _find_zero(source, checksums, first_page[order])
+    zero_id = _find_zero(source, checksums, order, first_page)
     return Interned(ids=ids, n_contents=checksums.size, zero_id=zero_id, checksums=checksums)
 
 
-def _find_zero(source: PageSource, checksums: np.ndarray, first_page: np.ndarray) -> int | None:
-    """The content that is the page of zeros, None if there is none."""
+def _find_zero(source: PageSource, checksums: np.ndarray, order: np.ndarray, first_page: np.ndarray) -> int | None:
+    """The content that is the page of zeros, None if there is none. `first_page` of what is content `order[id]` there."""
     page = np.zeros((1, PAGE_BYTES), np.uint8)
     checksum = hash_pages(page)[0] & np.uint64(0xFFFFFFFF)
     for content in np.flatnonzero(checksums == checksum).tolist():
-        source.read(int(first_page[content]), page)
+        source.read(int(first_page[order[content]]), page)
         if not page.any():
             return int(content)
     return None

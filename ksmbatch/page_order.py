@@ -59,8 +59,7 @@ def sort_by_first_word(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     """
     bits, low = _number_and_sort(keys)
     order = np.empty(keys.size, np.uint32)
-    for part in parts(keys.size):
-        order[part] = keys[part] & low
+    np.bitwise_and(keys, low, out=order, casting="unsafe")
     keys >>= bits
     return order, *_runs(keys)
 
@@ -78,8 +77,9 @@ def _number_and_sort(words: np.ndarray) -> tuple[np.uint64, np.uint64]:
     """Sorts `words` (uint64[n]) with their numbers in their low bits. Returns how many bits those are, and their mask."""
     bits = max(words.size - 1, 0).bit_length()
     low = np.uint64((1 << bits) - 1)
+    words &= ~low
     for part in parts(words.size):
-        words[part] = words[part] & ~low | np.arange(part.start, part.stop, dtype=np.uint64)
+        words[part] |= np.arange(part.start, part.stop, dtype=np.uint64)
     if words.size:
         spare = np.empty_like(words)
         if radix_sort.sort_words(words, spare, np.empty((DIGITS, VALUES), np.uint64), np.uint64(bits)):

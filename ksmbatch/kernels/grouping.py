@@ -7,7 +7,7 @@ only share the hash are strays, for the caller to deal with. What pages are read
 from numpy import uint32, uint64
 
 from ksmbatch.accel import entry_kernel, inlined
-from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, prefetch
+from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, equal_pairs, prefetch
 from ksmbatch.kernels.xxhash import PAGE_BYTES, hash_rows
 
 HASH, GROUP, COMPARE = 1, 2, 4  # steps of group_pages()
@@ -26,11 +26,13 @@ def group_pages(
     """Takes `n` pages, from row `row` of `pages` on, which are `page`, `page` + 1 and so on of the whole, through `steps`.
 
     HASH: XXH64 of each, to hashes[:n]. GROUP: looks up the hash & `mask`; the first page of its group goes to first_page[:n],
-    its id to `ids`; for a new group first word and checksum go to `keys` and `checksums`. COMPARE: with row first_row[k] of
-    `pages`; a page that differs gets STRAY in first_page[k].
+    its id to `ids`, and the checksum of a new group to `checksums`. COMPARE: with row first_row[k] of `pages`; a page that
+    differs gets STRAY in first_page[k], and the first word of one that is the first of its group goes to `keys`: looking up
+    does without the pages.
     Reads: pages, first_row. Writes: hashes, first_page, table, ids, keys, checksums, n_groups. Returns: how many strays.
     """
     n_strays = ZERO
+    waiting = n  # the page to be compared together with the next one; n for none
     for start in range(ZERO, n, BLOCK):
         size = min(BLOCK, n - start)
         if steps & HASH:
@@ -39,17 +41,25 @@ def group_pages(
             for k in range(start, start + size):
                 prefetch(table, slot_of(table, hashes[k] & mask))
             for k in range(start, start + size):
-                look_up(pages, row + k, page + k, k, mask, hashes, first_page, table, ids, keys, checksums, n_groups)
-                if steps & COMPARE:
+                look_up(page + k, k, mask, hashes, first_page, table, ids, checksums, n_groups)
+                if steps & COMPARE and uint64(first_page[k]) != page + k:
                     for line in range(ZERO, AHEAD, uint64(64)):
                         prefetch(pages, uint64(first_page[k]) * PAGE + line)
             for k in range(start, start + size):
                 ids[page + k] = ids[first_page[k]]
         if steps & COMPARE:
             for k in range(start, start + size):
-                if uint64(first_row[k]) != row + k and equal_bytes(pages, row + k, first_row[k]) != PAGE_BYTES:
-                    first_page[k] = STRAY
-                    n_strays += ONE
+                if uint64(first_row[k]) == row + k:
+                    keys[ids[page + k]] = big_endian_word(pages, row + k, 0)
+                elif waiting == n:
+                    waiting = k
+                else:
+                    if not equal_pairs(pages, row + waiting, first_row[waiting], row + k, first_row[k]):
+                        n_strays += is_stray(pages, row, waiting, first_page, first_row)
+                        n_strays += is_stray(pages, row, k, first_page, first_row)
+                    waiting = n
+    if waiting != n:
+        n_strays += is_stray(pages, row, waiting, first_page, first_row)
     return n_strays
 
 
@@ -60,11 +70,11 @@ def slot_of(table, key):
 
 
 @inlined
-def look_up(pages, row, page, k, mask, hashes, first_page, table, ids, keys, checksums, n_groups):
+def look_up(page, k, mask, hashes, first_page, table, ids, checksums, n_groups):
     """Finds the group of `page`, number `k` of its portion, or founds it.
 
     An entry of `table` is the lower half of a hash, and 1 + the first page with it; 0 is empty. There always is an empty one.
-    Reads: pages, hashes. Writes: first_page, table, ids, keys, checksums, n_groups.
+    Reads: hashes. Writes: first_page, table, ids, checksums, n_groups.
     """
     key = hashes[k] & mask
     slot = slot_of(table, key)
@@ -80,8 +90,19 @@ def look_up(pages, row, page, k, mask, hashes, first_page, table, ids, keys, che
     n_groups[0] = group + ONE
     first_page[k] = uint32(page)
     ids[page] = uint32(group)
-    keys[group] = big_endian_word(pages, row, 0)
     checksums[group] = uint32(hashes[k] & LOW)
+
+
+@inlined
+def is_stray(pages, row, k, first_page, first_row):
+    """Compares page number `k` of its portion with the first of its group.
+
+    Reads: pages, first_row. Writes: first_page. Returns: 1 for a stray.
+    """
+    if equal_bytes(pages, row + k, first_row[k]) == PAGE_BYTES:
+        return ZERO
+    first_page[k] = STRAY
+    return ONE
 
 
 @entry_kernel

@@ -35,6 +35,7 @@ from ksmbatch.state import (
     ITEM,
     ITEM_FLAGS,
     KPFN,
+    LEN,
     LOOK_KNOWN,
     MAPCOUNT,
     MERGEABLE,
@@ -114,7 +115,10 @@ def join(s, page, node):
     s.node_counters[nid, NodeCounter.FRAMES] -= 1
     s.node_counters[home, NodeCounter.REMOTE_MAPPINGS] += int64(knid != home) - int64(nid != home)
     # its rmap_item joins the node, and in its place the page can rest
-    change_length(s, node, int64(1))
+    if s.nodes[node, WHERE] == IN_CHAIN:
+        change_length(s, node, int64(1))
+    else:
+        s.nodes[node, LEN] += 1
     s.pages[page, HEAD] = add_member(s, node, page)
     s.page_bytes[page, ITEM_FLAGS] |= STABLE
     s.cohort[page] = MERGED

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 from numpy import uint64
 
-from ksmbatch.kernels.xxhash import PAGE_BYTES, prefetch_address
+from ksmbatch.kernels.xxhash import PAGE_BYTES, prefetch_address, takes_many
 
 STRETCH_BYTES = 256  # compared at once
 
@@ -33,10 +33,14 @@ def _type_equal_bytes(_context):
 
 @lower_builtin(equal_bytes, types.Array, types.Integer, types.Integer)
 def _lower_equal_bytes(context, builder, signature, arguments):
+    return _count_equal_bytes(builder, [_address(context, builder, signature, arguments, k) for k in (1, 2)])
+
+
+def _count_equal_bytes(builder, starts):
+    """As `equal_bytes`, of the pages that begin at the two `starts`."""
     word = ir.IntType(64)
     words = ir.VectorType(word, 8)
     any_bit = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, [words]), "llvm.vector.reduce.or.v8i64")
-    starts = [_address(context, builder, signature, arguments, k) for k in (1, 2)]
     before = builder.block
     loop = builder.append_basic_block("equal.stretch")
     after = builder.append_basic_block("equal.found")
@@ -56,6 +60,52 @@ def _lower_equal_bytes(context, builder, signature, arguments):
     builder.cbranch(builder.and_(same, more), loop, after)
     builder.position_at_end(after)
     return builder.select(same, following, at)
+
+
+def equal_pairs(pages, one, other, one_more, its_other):
+    """Whether the pages in rows `one` and `other` are equal, and those in rows `one_more` and `its_other`, too.
+
+    Where there may be many side by side, they come faster from memory. This is what it means without the JIT.
+    """
+    return bool((pages[one] == pages[other]).all() and (pages[one_more] == pages[its_other]).all())
+
+
+@type_callable(equal_pairs)
+def _type_equal_pairs(_context):
+    def typer(pages, one, other, one_more, its_other):  # noqa: ARG001  # numba passes the types by these names
+        return types.boolean
+
+    return typer
+
+
+@lower_builtin(equal_pairs, types.Array, types.Integer, types.Integer, types.Integer, types.Integer)
+def _lower_equal_pairs(context, builder, signature, arguments):
+    word = ir.IntType(64)
+    words = ir.VectorType(word, 8)
+    starts = [_address(context, builder, signature, arguments, k) for k in (1, 2, 3, 4)]
+    if not takes_many(context):
+        counts = [_count_equal_bytes(builder, pair) for pair in (starts[:2], starts[2:])]
+        return builder.and_(*(builder.icmp_unsigned("==", count, word(PAGE_BYTES)) for count in counts))
+    before = builder.block
+    loop = builder.append_basic_block("equal.line")
+    after = builder.append_basic_block("equal.known")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    at = builder.phi(word)
+    at.add_incoming(word(0), before)
+    differences = [builder.phi(words) for _ in range(2)]
+    for k, so_far in enumerate(tuple(differences)):
+        so_far.add_incoming(ir.Constant(words, [0] * 8), before)
+        places = [builder.bitcast(builder.gep(start, [at]), words.as_pointer()) for start in starts[2 * k : 2 * k + 2]]
+        line, its_line = (builder.load(place, align=1) for place in places)
+        differences[k] = builder.or_(so_far, builder.xor(line, its_line))
+        so_far.add_incoming(differences[k], loop)
+    following = builder.add(at, word(64))
+    at.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_unsigned("<", following, word(PAGE_BYTES)), loop, after)
+    builder.position_at_end(after)
+    any_bit = cgutils.get_or_insert_function(builder.module, ir.FunctionType(word, [words]), "llvm.vector.reduce.or.v8i64")
+    return builder.icmp_unsigned("==", builder.call(any_bit, [builder.or_(*differences)]), word(0))
 
 
 def big_endian_word(pages, row, at):

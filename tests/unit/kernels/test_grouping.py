@@ -64,6 +64,17 @@ def test_a_page_that_only_has_the_hash_of_its_group_is_a_stray() -> None:
     assert groups.first_page.tolist() == [0, STRAY, 0]
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 40])
+def test_every_stray_is_found_whether_its_comparison_goes_with_another_or_alone(n: int) -> None:
+    pages = np.zeros((n, 4096), np.uint8)
+    strays = [page for page in range(1, n) if page % 3 == 1]
+    pages[strays, 4095] = 1
+    groups = Groups(pages)
+    assert groups.step(HASH | GROUP | COMPARE, mask=0) == len(strays)
+    assert np.flatnonzero(groups.first_page).tolist() == strays
+    assert (groups.first_page[strays] == STRAY).all()
+
+
 @pytest.mark.parametrize("slots", [4, 5, 16])
 def test_groups_that_begin_in_the_last_slot_go_on_in_the_first(slots: int) -> None:
     groups = Groups(three_pages(), slots)

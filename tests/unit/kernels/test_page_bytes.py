@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from ksmbatch.accel import entry_kernel
-from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, prefetch
+from ksmbatch.kernels import page_bytes
+from ksmbatch.kernels.page_bytes import big_endian_word, equal_bytes, equal_pairs, prefetch
 
 
 @entry_kernel
@@ -35,6 +37,21 @@ def test_only_equal_pages_are_equal_in_all_4096_bytes(function: Any) -> None:
     pages = np.random.default_rng(1).integers(0, 256, (1, 4096), np.uint8).repeat(2, axis=0)
     assert function(pages, 0, 1) == 4096
     assert function(pages, 1, 1) == 4096
+
+
+@pytest.mark.parametrize("at", [0, 63, 64, 2048, 4095])
+@pytest.mark.parametrize("code", ["plain", "for one at a time", "for many"])
+def test_two_pairs_are_equal_if_both_are(code: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = equal_pairs
+    if code != "plain":
+        monkeypatch.setattr(page_bytes, "takes_many", lambda _context: code == "for many")
+        function = numba.njit(lambda pages, a, b, c, d: equal_pairs(pages, a, b, c, d))
+    pages = np.random.default_rng(1).integers(0, 256, (1, 4096), np.uint8).repeat(4, axis=0)
+    pages[3, at] ^= 1
+    assert function(pages, 0, 1, 1, 2)
+    assert not function(pages, 0, 3, 1, 2)
+    assert not function(pages, 0, 1, 3, 2)
+    assert not function(pages, 0, 3, 3, 1)
 
 
 @pytest.mark.parametrize("function", [big_endian_word, compiled_word])
