@@ -18,6 +18,7 @@ from numba.core import cgutils, types
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
 
+from ksmbatch.compiling import KernelCompiler, LinkedCache
 from ksmbatch.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -49,7 +50,7 @@ def _digest() -> str:
     digest = hashlib.sha256()
     for source in sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("kernels/**/*.py")]):
         # state, metrics and codes are frozen into kernels as constants, so they count as sources
-        if source.parent != _PACKAGE or source.stem in ("accel", "state", "metrics", "codes"):
+        if source.parent != _PACKAGE or source.stem in ("accel", "compiling", "state", "metrics", "codes"):
             digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
     versions = (numba.__version__, platform.python_version(), platform.machine(), sys.byteorder)
     digest.update(repr(versions + _FLAGS).encode())
@@ -84,6 +85,9 @@ def is_warm() -> bool:
     return bool(numba.config.DISABLE_JIT) or (CACHED and any(cache_directory().rglob("*.nbi")))
 
 
+_OPTIONS: Final = {"nogil": True, "_nrt": False, "no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
+
+
 class _Inner(CPUDispatcher):
     """A compiled function for other compiled functions only: it has no wrapper, and to call it from Python would crash."""
 
@@ -97,7 +101,7 @@ def entry_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     For what the engine calls. Everything else is a `kernel`: a wrapper that takes all of a machine's arrays out of a Python
     tuple is a third of what a function costs to compile.
     """
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=CACHED, _nrt=False, no_cfunc_wrapper=True)(function)
+    compiled: Callable[..., Any] = numba.njit(cache=CACHED, **_OPTIONS)(function)
     return compiled
 
 
@@ -105,22 +109,23 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `entry_kernel`, but for calls by other kernels only."""
     if _WRAPS_ALL or numba.config.DISABLE_JIT:
         return entry_kernel(function)
-    return _inner(function, cache=CACHED)
+    compiled = _inner(function)
+    if CACHED:
+        compiled._cache = LinkedCache(function)
+    return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `kernel`, for a few lines, or what is called in one place: numba copies it into the caller before it compiles that.
 
-    A function of its own takes a fifth of a second to compile, however short, and its code is optimised again in every caller.
+    A function of its own takes a tenth of a second to compile, however short.
     """
     return _inner(function, inline="always")
 
 
 def _inner(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
     wraps = _WRAPS_ALL or bool(numba.config.DISABLE_JIT)
-    compiled: Callable[..., Any] = numba.njit(
-        nogil=True, _nrt=False, no_cfunc_wrapper=True, no_cpython_wrapper=not wraps, **options
-    )(function)
+    compiled: Callable[..., Any] = numba.njit(no_cpython_wrapper=not wraps, **_OPTIONS, **options)(function)
     if not wraps:
         compiled.__class__ = _Inner  # type: ignore[assignment]  # a function, as far as its type says
     return compiled

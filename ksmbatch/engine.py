@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ksmbatch import accel, metrics, prefault
+from ksmbatch import accel, compiling, metrics, prefault
 from ksmbatch.clock import NS_PER_MS, Clock
 from ksmbatch.codes import Caller, Kernel, Locking, Run
 from ksmbatch.config import Config
@@ -48,7 +48,7 @@ _compile_seconds: list[float] = []
 
 
 def is_compiled() -> bool:
-    """Whether the first run of this process can begin without a pause of up to a minute for compilation."""
+    """Whether the first run of this process can begin without a pause of half a minute for compilation."""
     return bool(_compile_seconds) or accel.is_warm()
 
 
@@ -61,7 +61,8 @@ def warm_up(*, moving: bool = False) -> float:
         n_wanted = 2 if moving else 1
         while len(_compile_seconds) < n_wanted:
             start_s = time.perf_counter()
-            _run_once(moving=len(_compile_seconds) == 1)
+            with compiling.seldom_collecting():
+                _run_once(moving=len(_compile_seconds) == 1)
             _compile_seconds.append(time.perf_counter() - start_s)
         return sum(_compile_seconds[:n_wanted])
 

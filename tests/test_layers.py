@@ -26,6 +26,7 @@ LAYERS = (
     ("prefault", "state", "vmas", "sysfs", "stateview", "invariants", "capacity", "program"),
     ("pagetables", "conformance"),
     ("recordings",),
+    ("compiling",),
     ("accel",),
     ("kernels",),
     ("page_order", "page_groups", "interning"),
@@ -90,8 +91,8 @@ def test_imports_go_up_the_list_of_layers_only(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_only_accel_and_kernels_import_numba(file: Path) -> None:
-    if part_of(module_of(file)) not in ("accel", "kernels"):
+def test_only_what_compiles_and_kernels_import_numba(file: Path) -> None:
+    if part_of(module_of(file)) not in ("compiling", "accel", "kernels"):
         assert not {name for name in imports_of(file) if name.split(".")[0] in ("numba", "llvmlite")}
 
 

@@ -41,16 +41,23 @@ register_model(RowsType)(models.ArrayModel)
 
 def _address(context: Any, builder: Any, kind: RowsType, array: Any, index_types: Any, indices: Any) -> Any:
     """Of the item at `indices`, one integer for each axis."""
+    # without numba's proxies of arrays, which put each into memory to take it apart, and LLVM then out again
+    model = context.data_model_manager[kind]
     word = context.get_value_type(types.intp)
-    shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
-    place = ir.Constant(word, 0)
+    place = None
     for axis, (index_type, index) in enumerate(zip(index_types, indices, strict=True)):
-        extent = shape[axis] if kind.extents[axis] is None else ir.Constant(word, kind.extents[axis])
         number = context.cast(builder, index, index_type, types.intp)
+        if axis > 0 or context.enable_boundscheck:
+            known = kind.extents[axis]
+            extent = (
+                ir.Constant(word, known)
+                if known is not None
+                else builder.extract_value(model.get(builder, array, "shape"), axis)
+            )
         if context.enable_boundscheck:
             cgutils.do_boundscheck(context, builder, number, extent, axis)
-        place = builder.add(builder.mul(place, extent, flags=["nsw"]), number, flags=["nsw"])
-    return builder.gep(array.data, [place], inbounds=True)
+        place = builder.add(builder.mul(place, extent, flags=["nsw"]), number, flags=["nsw"]) if axis > 0 else number
+    return builder.gep(model.get(builder, array, "data"), [place], inbounds=True)
 
 
 def _marked(builder: Any, access: Any, kind: RowsType) -> Any:
@@ -68,8 +75,7 @@ def _item_at(kind: RowsType, index_types: Any) -> bool:
 
 
 def _load(context: Any, builder: Any, kind: RowsType, value: Any, index_types: Any, indices: Any) -> Any:
-    array = arrayobj.make_array(kind)(context, builder, value)
-    return _marked(builder, builder.load(_address(context, builder, kind, array, index_types, indices)), kind)
+    return _marked(builder, builder.load(_address(context, builder, kind, value, index_types, indices)), kind)
 
 
 @lower_builtin(operator.getitem, RowsType, types.Integer)
@@ -95,7 +101,6 @@ def _set_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     if not _item_at(kind, index_types):
         return arrayobj.setitem_array(context, builder, sig, args)
     indices = cgutils.unpack_tuple(builder, args[1], len(index_type)) if is_tuple else [args[1]]
-    array = arrayobj.make_array(kind)(context, builder, args[0])
     value = context.cast(builder, args[2], value_type, kind.dtype)
-    _marked(builder, builder.store(value, _address(context, builder, kind, array, index_types, indices)), kind)
+    _marked(builder, builder.store(value, _address(context, builder, kind, args[0], index_types, indices)), kind)
     return context.get_dummy_value()

@@ -37,7 +37,10 @@ def _kind(name: str, dtype: Any, extents: tuple[int | None, ...]) -> types.Array
     return RowsType(SAME_MEMORY.get(name, name), item, extents)
 
 
-_FIELDS = {name: (_kind(name, dtype, extents), extents, place) for name, (dtype, extents, place) in ARRAYS.items()}
+_FIELDS = {
+    name: (_kind(name, dtype, extents), extents, place, np.dtype(dtype).itemsize)
+    for name, (dtype, extents, place) in ARRAYS.items()
+}
 
 
 @typeof_impl.register(State)
@@ -69,7 +72,7 @@ class _Attributes(AttributeTemplate):
 
 @lower_getattr_generic(StateType)
 def _lower(context: Any, builder: Any, typ: StateType, value: Any, attribute: str) -> Any:  # noqa: ARG001
-    kind, extents, place = _FIELDS[attribute]
+    kind, extents, place, item_bytes = _FIELDS[attribute]
     word = context.get_value_type(types.intp)
     table = builder.bitcast(value, ir.PointerType(word))
     never_changes = builder.module.add_metadata([])
@@ -79,25 +82,23 @@ def _lower(context: Any, builder: Any, typ: StateType, value: Any, attribute: st
         number.set_metadata("invariant.load", never_changes)
         return number
 
-    array = context.make_array(kind)(context, builder)
-    item_bytes = context.get_abi_sizeof(context.get_data_type(kind.dtype))
     shape = [load(1 + axis) if n is None else ir.Constant(word, n) for axis, n in enumerate(extents)]
     strides = [ir.Constant(word, item_bytes)]
     for extent in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], extent))
-    numpy_array_data = builder.inttoptr(load(0), array.data.type)
-    _populate(array, numpy_array_data, shape, strides, item_bytes, builder, word)
-    return impl_ret_borrowed(context, builder, kind, array._getvalue())
-
-
-def _populate(array: Any, data: Any, shape: list[Any], strides: list[Any], item_bytes: int, builder: Any, word: Any) -> None:
-    n_items = ir.Constant(word, 1)
-    for extent in shape:
+    n_items = shape[0]
+    for extent in shape[1:]:
         n_items = builder.mul(n_items, extent)
-    array.data = data
-    array.shape = cgutils.pack_array(builder, shape, ty=word)
-    array.strides = cgutils.pack_array(builder, strides, ty=word)
-    array.nitems = n_items
-    array.itemsize = ir.Constant(word, item_bytes)
-    array.meminfo = cgutils.get_null_value(array.meminfo.type)
-    array.parent = cgutils.get_null_value(array.parent.type)
+    model = context.data_model_manager[kind]
+    struct = context.get_value_type(kind)
+    fields = {
+        "nitems": n_items,
+        "itemsize": ir.Constant(word, item_bytes),
+        "data": builder.inttoptr(load(0), struct.elements[model.get_field_position("data")]),
+        "shape": cgutils.pack_array(builder, shape, ty=word),
+        "strides": cgutils.pack_array(builder, strides, ty=word),
+    }
+    array = ir.Constant(struct, None)  # zeros: its memory is ours, not numba's
+    for name, field in fields.items():
+        array = model.set(builder, array, field, name)
+    return impl_ret_borrowed(context, builder, kind, array)
