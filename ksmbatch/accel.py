@@ -4,11 +4,13 @@ The cache directory is named by a digest of everything that numba's own key leav
 versions), so that a stale or differently flagged machine code can never be loaded. It holds no simulation logic.
 """
 
+import gc
 import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,7 +20,6 @@ from numba.core import cgutils, types
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
 
-from ksmbatch.compiling import KernelCompiler, LinkedCache
 from ksmbatch.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -85,7 +86,29 @@ def is_warm() -> bool:
     return bool(numba.config.DISABLE_JIT) or (CACHED and any(cache_directory().rglob("*.nbi")))
 
 
-_OPTIONS: Final = {"nogil": True, "_nrt": False, "no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
+_OPTIONS: Final = {"nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
+# `compiling` derives from numba's inner classes as these releases have them; with others numba compiles as it does for everybody
+_SHORT: Final = numba.version_info[:2] in {(0, 68)}
+if _SHORT:
+    from ksmbatch.compiling import KernelCompiler, LinkedCache
+
+    _OPTIONS["pipeline_class"] = KernelCompiler
+_N_NEW_OBJECTS: Final = 20_000  # between two looks for garbage; numba makes hundreds of millions, and little of it is garbage
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Python's search for garbage in cycles made rare; at its usual pace it is a sixth of the time that compiling takes."""
+    thresholds, was_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    if not was_frozen:
+        gc.freeze()
+    gc.set_threshold(_N_NEW_OBJECTS, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        if not was_frozen:
+            gc.unfreeze()
 
 
 class _Inner(CPUDispatcher):
@@ -109,9 +132,10 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `entry_kernel`, but for calls by other kernels only."""
     if _WRAPS_ALL or numba.config.DISABLE_JIT:
         return entry_kernel(function)
+    if not _SHORT or not CACHED:
+        return _inner(function, cache=CACHED)
     compiled = _inner(function)
-    if CACHED:
-        compiled._cache = LinkedCache(function)
+    compiled._cache = LinkedCache(function)
     return compiled
 
 

@@ -6,10 +6,7 @@ it is. It holds no options (those are accel's) and no simulation logic. See docs
 
 import copy
 import functools
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from numba.core import ir, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -20,23 +17,6 @@ from numba.core.inline_closurecall import InlineWorker
 from numba.core.typed_passes import NopythonRewrites
 from numba.core.typing import Context
 from numba.core.untyped_passes import InlineInlinables
-
-_N_NEW_OBJECTS: Final = 20_000  # between two looks for garbage; numba makes hundreds of millions, and little of it is garbage
-
-
-@contextmanager
-def seldom_collecting() -> Iterator[None]:
-    """Python's search for garbage in cycles made rare; at its usual pace it is a sixth of the time that compiling takes."""
-    thresholds, was_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
-    if not was_frozen:
-        gc.freeze()
-    gc.set_threshold(_N_NEW_OBJECTS, 50, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        if not was_frozen:
-            gc.unfreeze()
 
 
 class _LinkedLibrary(JITCodeLibrary):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ksmbatch import accel, compiling, metrics, prefault
+from ksmbatch import accel, metrics, prefault
 from ksmbatch.clock import NS_PER_MS, Clock
 from ksmbatch.codes import Caller, Kernel, Locking, Run
 from ksmbatch.config import Config
@@ -61,7 +61,7 @@ def warm_up(*, moving: bool = False) -> float:
         n_wanted = 2 if moving else 1
         while len(_compile_seconds) < n_wanted:
             start_s = time.perf_counter()
-            with compiling.seldom_collecting():
+            with accel.seldom_collecting():
                 _run_once(moving=len(_compile_seconds) == 1)
             _compile_seconds.append(time.perf_counter() - start_s)
         return sum(_compile_seconds[:n_wanted])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from ksmbatch.compiling import seldom_collecting
+from ksmbatch.accel import seldom_collecting
 
 jit_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off: nothing is compiled")
 
@@ -105,6 +105,17 @@ def test_an_index_out_of_bounds_in_a_linked_kernel_is_an_error_under_bounds_chec
             "IndexError",
             "IndexError",
         ]
+
+
+@jit_only
+def test_with_a_numba_that_nobody_has_tried_kernels_are_compiled_as_numba_does_it(program: Path) -> None:
+    other = "import numba\nnumba.version_info = numba.version_info._replace(minor=99)\n"
+    program.write_text(other + KERNELS + "print('ksmbatch.compiling' in sys.modules)\n")
+    words = [str(word) for call in EXPECTED for word in call]
+    for _ in range(2):  # compiled now; found in the cache
+        *values, _, is_short = run(program, *words)
+        assert values == [str(value) for value in EXPECTED.values()]
+        assert is_short == "False"
 
 
 def test_collecting_garbage_goes_on_as_before_when_compiling_ends_however_it_ends() -> None:
