@@ -87,7 +87,7 @@ def is_warm() -> bool:
 
 
 _OPTIONS: Final = {"nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
-# `compiling` derives from numba's inner classes as these releases have them; with others numba compiles as it does for everybody
+# `compiling` derives from inner classes of these releases; with others numba compiles as it does for everybody
 _SHORT: Final = numba.version_info[:2] in {(0, 68)}
 if _SHORT:
     from ksmbatch.compiling import KernelCompiler, LinkedCache

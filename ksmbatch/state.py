@@ -205,6 +205,7 @@ class Scan(IntEnum):
     LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
     LAST_MM = 36  # an mm whose pages were asked for last
     WATCH = 37  # how often other contents came to be watched for
+    PENDING_GATES = 39  # of the visits those that the checksum gate stops
     N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
 
 
@@ -276,6 +277,9 @@ class State(NamedTuple):
     gated: np.ndarray
     """uint32[2, words]: bit `page` of row `scan` modulo 2: of a page at rest that was visited in that scan, but, other than its
     cohort has it, is in no unstable tree since; kept for the present scan and the last."""
+    changed: np.ndarray
+    """uint32[words]: bit `page`: a page at rest, but no KSM page, with another content than at ksmd's last look. Of all others
+    that rest CHECKSUM may be out of date: it is the content that they have."""
     watch: np.ndarray
     """uint32[words]: bit `page`: a page at rest that may have to be visited for what its searches would meet, see
     kernels/looking.py; the bit may outlast its reason."""
@@ -338,6 +342,7 @@ _KINDS: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "cohort": (np.uint8, (None,)),
     "calendar": (np.uint32, (int(SCANS_AHEAD), None)),
     "gated": (np.uint32, (2, None)),
+    "changed": (np.uint32, (None,)),
     "watch": (np.uint32, (None,)),
     "watch_of_block": (np.int32, (None,)),
     "cohorts": (np.int16, (None, 256)),
@@ -451,6 +456,7 @@ def allocate(
         cohort=zeros(np.uint8, n_pages),
         calendar=zeros(np.uint32, int(SCANS_AHEAD), n_pages // int(PAGES_PER_WORD) + 1),
         gated=zeros(np.uint32, 2, n_pages // int(PAGES_PER_WORD) + 1),
+        changed=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
         watch=zeros(np.uint32, n_pages // int(PAGES_PER_WORD) + 1),
         watch_of_block=zeros(np.int32, n_pages // int(PAGES_PER_BLOCK) + 1),
         cohorts=zeros(np.int16, 2 + n_pages // int(PAGES_PER_BLOCK), 256),

@@ -3,21 +3,25 @@
 Those of one cohort are KSM pages in their place (MERGED), or pages that search for a partner in vain in every scan (SEARCHING),
 or in those that smart_scan leaves them; these are told apart by the scan since which should_skip_rmap_item() was asked about
 them, since age and remaining_skips depend on nothing but how often that was. A page that the checksum gate stopped at its last
-visit (`gated`) is passed like its cohort, but is in no unstable tree until its next one. See docs/adr/0009.
+visit (`gated`) is passed like its cohort, but is in no unstable tree until its next one. One whose content has changed since
+its last visit (`changed`) will be stopped by it. See docs/adr/0009.
 """
 
 import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.codes import Kernel
 from ksmbatch.kernels.bits import lowest_bit
-from ksmbatch.state import PAGES_PER_BLOCK, PAGES_PER_WORD, SCANS_AHEAD, Scan
+from ksmbatch.state import CHECKSUM, FRAME, FRAME_CONTENT, PAGES_PER_BLOCK, PAGES_PER_WORD, SCANS_AHEAD, Knob, Scan
 
 # 0 is awake
 MERGED, SEARCHING, FIRST_COHORT = int64(1), int64(2), int64(3)
 N_COHORTS = int64(252)  # of smart_scan, from FIRST_COHORT on; a multiple of its period of 9
 # row 0 of `cohorts`: what the pass of a page in this scan is
 IS_MERGED, IS_VISIT, IS_SKIP, WAS_UNSTABLE = int64(1), int64(2), int64(4), int64(8)
+# and of a visit in pass_of() that the checksum gate stops
+IS_GATE = int64(16)
 PERIOD, SATURATED = int64(9), int64(14)  # from call 14 on smart_scan lets a page be visited every 9th time
 OLDEST = int64(243)  # calls after which a cohort is renamed to one as many periods younger as there are
 RENAMED_BY = int64(225)
@@ -57,9 +61,53 @@ def cohort_of(calls, seq):
 
 
 @inlined
+def is_stopped_by_gate(s, content):
+    """Whether a visit to a page that has come to hold `content` finds just that it has changed. Reads: knobs, by_content.
+
+    6.1 looks for it in the stable tree first; and where contents share checksums it may seem not to have changed.
+    """
+    return content >= s.by_content.shape[1] and s.knobs[Knob.KERNEL] >= Kernel.V6_12 and len(s.checksum_class) == 0
+
+
+@inlined
+def is_changed(s, page):
+    """Whether `page`, at rest, has another content than at ksmd's last look. Reads: changed."""
+    return (int64(s.changed[page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
+
+
+@inlined
+def note_changed(s, page):
+    """`page`, at rest, has another content than at ksmd's last look, of which CHECKSUM tells. Writes: changed."""
+    s.changed[page // PAGES_PER_WORD] |= np.uint32(1 << (page % PAGES_PER_WORD))
+
+
+@inlined
+def forget_change(s, page):
+    """`page` is awake, or at rest with the content that it had at ksmd's last look. Writes: changed."""
+    s.changed[page // PAGES_PER_WORD] &= np.uint32(0xFFFFFFFF ^ (1 << (page % PAGES_PER_WORD)))
+
+
+@inlined
+def last_checksum(s, page):
+    """The content of `page`, no KSM page, at ksmd's last look: at rest that is what it has, unless it has changed.
+
+    Reads: pages, frames, cohort, changed.
+    """
+    if s.cohort[page] <= MERGED or is_changed(s, page):
+        return int64(s.pages[page, CHECKSUM])
+    return int64(s.frames[s.pages[page, FRAME], FRAME_CONTENT])
+
+
+@inlined
 def is_gated(s, page, seq):
-    """Whether `page`, at rest, was visited in scan `seq`, the present or the last one, and put in no tree. Reads: gated."""
-    return (int64(s.gated[seq & 1, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1
+    """Whether `page`, at rest, was visited in scan `seq`, the present or the last one, and put in no tree.
+
+    Those of the open region that are behind the cursor, but still to be counted, are told by `changed`. Reads: gated, changed.
+    """
+    if (int64(s.gated[seq & 1, page // PAGES_PER_WORD]) >> (page % PAGES_PER_WORD)) & 1:
+        return True
+    is_uncounted = seq == s.scan[Scan.SEQ] and s.scan[Scan.PASSED_TO] <= page < s.scan[Scan.REGION_END]
+    return is_uncounted and is_changed(s, page) != 0
 
 
 @inlined
@@ -70,10 +118,15 @@ def gate(s, page):
 
 @inlined
 def pass_of(s, page):
-    """What the pass of `page`, at rest, comes to in this scan, as in row 0 of `cohorts`. Reads: cohort, cohorts, gated."""
+    """What the pass of `page`, at rest, comes to in this scan, as in row 0 of `cohorts`; IS_GATE, if its content has changed.
+
+    Reads: cohort, cohorts, gated, changed.
+    """
     phase = int64(s.cohorts[0, s.cohort[page]])
     if phase & WAS_UNSTABLE and is_gated(s, page, s.scan[Scan.SEQ] - 1):
         phase -= WAS_UNSTABLE
+    if phase & IS_VISIT and is_changed(s, page):
+        phase |= IS_GATE
     return phase
 
 
@@ -89,6 +142,40 @@ def count_gated(s, first, end):
             bits &= bits - 1
             found += (int64(s.cohorts[0, s.cohort[page]]) & WAS_UNSTABLE) // WAS_UNSTABLE
     return found
+
+
+@inlined
+def count_gates(s, first, end):
+    """How many visits of pages at rest of [first, end), whole words, the gate will stop in this scan. Reads: changed."""
+    found = int64(0)
+    for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
+        bits = int64(s.changed[word])
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            bits &= bits - 1
+            found += (int64(s.cohorts[0, s.cohort[page]]) & IS_VISIT) // IS_VISIT
+    return found
+
+
+@kernel
+def pass_gates(s, first, end):
+    """The pages at rest of [first, end) have been passed: those that were visited and had changed were put in no tree.
+
+    Writes: changed, gated.
+    """
+    row = s.scan[Scan.SEQ] & 1
+    mask = int64(-1) << (first % PAGES_PER_WORD)
+    for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
+        bits = int64(s.changed[word]) & mask
+        mask = int64(-1)
+        while bits:
+            page = word * PAGES_PER_WORD + lowest_bit(bits)
+            if page >= end:
+                break
+            bits &= bits - 1
+            if s.cohorts[0, s.cohort[page]] & IS_VISIT:
+                forget_change(s, page)
+                s.gated[row, word] |= np.uint32(1 << (page % PAGES_PER_WORD))
 
 
 @kernel

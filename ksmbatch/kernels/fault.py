@@ -11,7 +11,8 @@ from ksmbatch.codes import Kernel
 from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.hints import prefetch_page
-from ksmbatch.kernels.resting import change, wake
+from ksmbatch.kernels.resting import wake
+from ksmbatch.kernels.rewriting import change
 from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of
 from ksmbatch.kernels.unstable_tree import note_shared_soon, note_unstable_change, note_unstable_write
 from ksmbatch.metrics import Counter, NodeCounter
@@ -100,7 +101,7 @@ def change_content(s, page, frame, content):
     if old == content:
         return
     note_unstable_write(s, page, content)
-    change(s, page)
+    change(s, page, old, content)
     holder_goes(s, nid, old)
     s.frames[frame, FRAME_CONTENT] = content
     holder_comes(s, nid, content)

@@ -7,7 +7,7 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
-from ksmbatch.kernels.cohorts import IS_MERGED, IS_SKIP, IS_VISIT, WAS_UNSTABLE, pass_of
+from ksmbatch.kernels.cohorts import IS_GATE, IS_MERGED, IS_SKIP, IS_VISIT, WAS_UNSTABLE, pass_gates, pass_of
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
@@ -155,7 +155,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     first = int64(s.scan[Scan.CUR_PAGE])
     s.scan[Scan.N_SEARCHERS] = UNKNOWN
     due = rouse_the_due(s, first, end)
-    merged, visits, skips, was = expected_passes(s, first, end)
+    merged, visits, skips, was, gates = expected_passes(s, first, end)
     costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]
     dearest = int64(0)
     for k in range(len(costs)):
@@ -181,6 +181,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         s.scan[Scan.PENDING_VISITS] = visits
         s.scan[Scan.PENDING_SKIPS] = skips
         s.scan[Scan.PENDING_WAS] = was
+        s.scan[Scan.PENDING_GATES] = gates
 
 
 @inlined
@@ -213,10 +214,14 @@ def is_passed_at_rest(s, page):
     if phase:
         if phase & IS_MERGED:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
+        elif phase & IS_GATE:
+            s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
+            pass_gates(s, page, page + 1)
         else:
             s.scan[Scan.VISIT] = Knob.SEARCH_NS if phase & IS_VISIT else Knob.SKIP_NS
         was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
-        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was)
+        gates = (phase & IS_GATE) // IS_GATE
+        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was, gates)
     return True
 
 

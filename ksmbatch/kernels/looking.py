@@ -8,11 +8,12 @@ from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.bits import BYTES_AT_ONCE, bytes_equal, lowest_bit
-from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING
+from ksmbatch.kernels.cohorts import IS_VISIT, SEARCHING, is_changed
 from ksmbatch.kernels.stable_shape import know_where_to_look, may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm, meets_something
 from ksmbatch.state import (
-    CHECKSUM,
+    FRAME,
+    FRAME_CONTENT,
     ITEM_NID,
     LOOK_END,
     LOOK_FIRST,
@@ -58,6 +59,12 @@ def must_look(s, page, nid, content):
         return False
     s.scan[Scan.CUR_PAGE] = page + 1  # time is told by it, where a chain may be due for pruning
     return meets_something(s, nid, content)
+
+
+@inlined
+def content_of(s, page):
+    """What `page`, at rest and no KSM page, holds. Reads: pages, frames."""
+    return int64(s.frames[s.pages[page, FRAME], FRAME_CONTENT])
 
 
 @inlined
@@ -155,9 +162,10 @@ def watch_block(s, block):
         end = min(first + PAGES_PER_WORD, len(s.pages))
         found = int64(0)
         for page in range(first, end):  # without a branch, since what a page holds cannot be foretold
-            content = int64(s.pages[page, CHECKSUM])
+            content = int64(s.frames[page, FRAME_CONTENT])
             is_within = ((content - n_held) | (~(content - least) & (content - most))) >> 63
-            found |= is_within & ((SEARCHING - 1 - int64(s.cohort[page])) >> 63)
+            elsewhere = int64(s.pages[page, FRAME]) ^ page  # has another frame than that of its number
+            found |= (is_within | elsewhere) & ((SEARCHING - 1 - int64(s.cohort[page])) >> 63)
         s.watch[word] = watched_of(s, first, end) if found else 0
 
 
@@ -167,7 +175,7 @@ def watched_of(s, first, end):
     bits = int64(0)
     for page in range(first, end):
         if s.cohort[page] >= SEARCHING:
-            watched = is_watched(s, int64(s.page_bytes[page, ITEM_NID]), int64(s.pages[page, CHECKSUM]))
+            watched = is_watched(s, int64(s.page_bytes[page, ITEM_NID]), content_of(s, page))
             bits |= int64(watched) << (page - first)
     return bits
 
@@ -229,11 +237,14 @@ def first_that_looks(s, first, end, lively):
 
 @inlined
 def must_be_visited(s, page, lively):
-    """Whether `page`, if it searches in this scan, though it is at rest, must look. Reads: cohorts. Writes: as must_look()."""
-    if not s.cohorts[0, s.cohort[page]] & IS_VISIT:
-        return False
+    """Whether `page`, if it searches in this scan, though it is at rest, must look.
+
+    Reads: cohorts, changed. Writes: as must_look().
+    """
+    if not s.cohorts[0, s.cohort[page]] & IS_VISIT or is_changed(s, page):
+        return False  # it is skipped, or the checksum gate stops it
     nid = int64(s.page_bytes[page, ITEM_NID])
-    return (lively >> (nid & 31)) & 1 and must_look(s, page, nid, int64(s.pages[page, CHECKSUM]))
+    return (lively >> (nid & 31)) & 1 and must_look(s, page, nid, content_of(s, page))
 
 
 @kernel
@@ -290,7 +301,7 @@ def first_of_all(s, first, end, lively, low, high):
         while bits:
             page = first + lowest_bit(bits)
             bits &= bits - 1
-            content = int64(s.pages[page, CHECKSUM])
+            content = content_of(s, page)
             if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
                 return page
             s.scan[Scan.LOOKED_IN_VAIN] += 1

@@ -8,6 +8,7 @@ from numpy import int64
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
+    IS_GATE,
     IS_MERGED,
     IS_SKIP,
     IS_VISIT,
@@ -21,6 +22,8 @@ from ksmbatch.kernels.cohorts import (
     calls_after,
     cohort_of,
     count_gated,
+    count_gates,
+    pass_gates,
     pass_of,
     rename_oldest,
 )
@@ -36,6 +39,7 @@ def expect(s, phase, by):
     s.scan[Scan.PENDING_VISITS] += by * ((phase & IS_VISIT) // IS_VISIT)
     s.scan[Scan.PENDING_SKIPS] += by * ((phase & IS_SKIP) // IS_SKIP)
     s.scan[Scan.PENDING_WAS] += by * ((phase & WAS_UNSTABLE) // WAS_UNSTABLE)
+    s.scan[Scan.PENDING_GATES] += by * ((phase & IS_GATE) // IS_GATE)
 
 
 @kernel
@@ -58,17 +62,20 @@ def take_budget(s, visits):
 
 
 @kernel
-def pass_by(s, merged, visits, skips, was):
+def pass_by(s, merged, visits, skips, was, gates):
     """Passes of pages at rest: KSM pages in place, visits, skips; `was`: how many of those were in the unstable tree.
 
+    `gates`: visits that the checksum gate stops.
     Mirrors: mm/ksm.c cmp_and_merge_page() where it finds nobody, should_skip_rmap_item()
     Writes: counters, scan.
     """
+    searches = visits - gates
     s.counters[Counter.PAGES_SCANNED] += merged + visits
     s.counters[Counter.PAGES_SKIPPED] += skips
-    s.counters[Counter.PAGES_UNSHARED] += visits - was
-    s.counters[Counter.TREE_SEARCHES] += visits
-    cost = merged * s.knobs[Knob.KSM_VISIT_NS] + visits * s.knobs[Knob.SEARCH_NS] + skips * s.knobs[Knob.SKIP_NS]
+    s.counters[Counter.PAGES_UNSHARED] += searches - was
+    s.counters[Counter.TREE_SEARCHES] += searches
+    cost = merged * s.knobs[Knob.KSM_VISIT_NS] + searches * s.knobs[Knob.SEARCH_NS] + skips * s.knobs[Knob.SKIP_NS]
+    cost += gates * s.knobs[Knob.CHECKSUM_NS]
     s.counters[Counter.KSMD_CPU_NS] += cost
     s.counters[Counter.TIME_NS] += cost
     if s.scan[Scan.CAREFUL]:
@@ -79,14 +86,17 @@ def pass_by(s, merged, visits, skips, was):
 
 @kernel
 def pass_pending(s):
-    """All pages at rest that are left of the open region are passed. Writes: as pass_by()."""
+    """All pages at rest that are left of the open region are passed. Writes: as pass_by(), pass_gates()."""
     pass_by(
         s,
         int64(s.scan[Scan.PENDING_MERGED]),
         int64(s.scan[Scan.PENDING_VISITS]),
         int64(s.scan[Scan.PENDING_SKIPS]),
         int64(s.scan[Scan.PENDING_WAS]),
+        int64(s.scan[Scan.PENDING_GATES]),
     )
+    if s.scan[Scan.PENDING_GATES] != 0:
+        pass_gates(s, int64(s.scan[Scan.PASSED_TO]), int64(s.scan[Scan.REGION_END]))
     s.scan[Scan.PASSED_TO] = s.scan[Scan.REGION_END]
 
 
@@ -94,7 +104,7 @@ def pass_pending(s):
 def catch_up(s):
     """Brings time and counters to where the cursor is: the pages at rest before the page under visit are passed.
 
-    Writes: as pass_by().
+    Writes: as pass_by(), pass_gates().
     """
     first = int64(s.scan[Scan.PASSED_TO])
     end = int64(s.scan[Scan.CUR_PAGE]) - 1
@@ -105,6 +115,7 @@ def catch_up(s):
     visits = int64(0)
     skips = int64(0)
     was = int64(0)
+    gates = int64(0)
     for page in range(first, end):
         if s.cohort[page] != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
             phase = pass_of(s, page)
@@ -112,24 +123,30 @@ def catch_up(s):
             visits += (phase & IS_VISIT) // IS_VISIT
             skips += (phase & IS_SKIP) // IS_SKIP
             was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
+            gates += (phase & IS_GATE) // IS_GATE
     s.scan[Scan.PENDING_MERGED] -= merged
     s.scan[Scan.PENDING_VISITS] -= visits
     s.scan[Scan.PENDING_SKIPS] -= skips
     s.scan[Scan.PENDING_WAS] -= was
+    s.scan[Scan.PENDING_GATES] -= gates
+    if gates != 0:
+        pass_gates(s, first, end)
     s.scan[Scan.PASSED_TO] = end
-    pass_by(s, merged, visits, skips, was)
+    pass_by(s, merged, visits, skips, was, gates)
 
 
 @kernel
 def expected_passes(s, first, end):
     """What passing the pages at rest of [first, end), all of one block, comes to in this scan; no page there may be due.
 
-    Reads: cohort, cohorts, gated. Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree.
+    Reads: cohort, cohorts, gated, changed.
+    Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree; visits that the gate stops.
     """
     merged = int64(0)
     visits = int64(0)
     skips = int64(0)
     was = int64(0)
+    gates = int64(0)
     if end - first == PAGES_PER_BLOCK:
         block = 1 + first // PAGES_PER_BLOCK
         merged = int64(s.cohorts[block, MERGED])
@@ -139,14 +156,15 @@ def expected_passes(s, first, end):
             visits += n_pages * ((phase >> 1) & 1)
             skips += n_pages * ((phase >> 2) & 1)
             was += n_pages * ((phase >> 3) & 1)
-        return merged, visits, skips, was - count_gated(s, first, end)
+        return merged, visits, skips, was - count_gated(s, first, end), count_gates(s, first, end)
     for page in range(first, end):
         phase = pass_of(s, page)
         merged += phase & IS_MERGED
         visits += (phase & IS_VISIT) // IS_VISIT
         skips += (phase & IS_SKIP) // IS_SKIP
         was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
-    return merged, visits, skips, was
+        gates += (phase & IS_GATE) // IS_GATE
+    return merged, visits, skips, was, gates
 
 
 @kernel

@@ -14,14 +14,15 @@ from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
     MERGED,
-    NEXT_VISIT,
     PERIOD,
     SATURATED,
     SEARCHING,
     SKIPS_LEFT,
     VISITS,
     calls_after,
+    forget_change,
     is_gated,
+    last_checksum,
     pass_of,
 )
 from ksmbatch.kernels.cursor import is_in_progress, last_pass, make_due, parity_of
@@ -57,7 +58,7 @@ def show(s, page, seq):
     """Writes to the rmap_item of `page`, which is at rest and was passed last by scan `seq`, what its passes came to.
 
     Mirrors: what should_skip_rmap_item() and cmp_and_merge_page() leave in an rmap_item
-    Writes: page_bytes.
+    Writes: pages, page_bytes.
     """
     cohort = int64(s.cohort[page])
     unstable = cohort == SEARCHING
@@ -68,6 +69,7 @@ def show(s, page, seq):
         unstable = VISITS[calls] and calls >= 2
     if cohort == MERGED:
         return
+    s.pages[page, CHECKSUM] = last_checksum(s, page)
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if unstable and not is_gated(s, page, seq):
         flags |= UNSTABLE
@@ -81,9 +83,10 @@ def show(s, page, seq):
 def rouse(s, page, seq):
     """`page`, which is at rest and was passed last by scan `seq`, is awake; the caller sees to the calendar.
 
-    Writes: page_bytes, by_content, cohort, cohorts, gated.
+    Writes: pages, page_bytes, by_content, cohort, cohorts, gated, changed.
     """
     show(s, page, seq)
+    forget_change(s, page)
     cohort = int64(s.cohort[page])
     s.cohorts[1 + page // PAGES_PER_BLOCK, cohort] -= 1
     s.cohort[page] = 0
@@ -116,27 +119,6 @@ def wake(s, page):
     make_due(s, page, seq + 1)
     if s.scan[Scan.CUR_PAGE] <= page < s.scan[Scan.REGION_END]:
         s.scan[Scan.NEWLY_DUE] = 1
-
-
-@kernel
-def change(s, page):
-    """`page`, which is mapped by nobody else and no KSM page, is about to get another content: it is visited at its next visit.
-
-    Writes: as wake().
-    """
-    cohort = int64(s.cohort[page])
-    if cohort == 0:
-        return
-    if cohort < FIRST_COHORT:
-        wake(s, page)
-        return
-    seq = last_pass(s, page)
-    make_due(s, page, seq + NEXT_VISIT[calls_after(cohort, seq)])
-    content = int64(s.pages[page, CHECKSUM])
-    if 0 <= content < s.by_content.shape[1]:
-        nid = int64(s.page_bytes[page, ITEM_NID])
-        if s.by_content[nid, content, RESTING] == page + 1:
-            s.by_content[nid, content, RESTING] = 0
 
 
 @entry_kernel

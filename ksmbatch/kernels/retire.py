@@ -7,7 +7,17 @@ from numpy import int64
 
 from ksmbatch.accel import inlined
 from ksmbatch.codes import KSMD_MOVES, Kernel
-from ksmbatch.kernels.cohorts import MERGED, NEXT_VISIT, SEARCHING, VISITS, calls_of, cohort_of, gate
+from ksmbatch.kernels.cohorts import (
+    MERGED,
+    NEXT_VISIT,
+    SEARCHING,
+    VISITS,
+    calls_of,
+    cohort_of,
+    gate,
+    is_stopped_by_gate,
+    note_changed,
+)
 from ksmbatch.kernels.cursor import make_due, make_undue
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
@@ -56,7 +66,7 @@ def is_alone(s, page, frame):
     Reads: pages, page_bytes, frames, by_content, knobs. Writes: by_content, page_bytes, watch.
     """
     content = int64(s.frames[frame, FRAME_CONTENT])
-    if s.pages[page, CHECKSUM] != content:
+    if s.pages[page, CHECKSUM] != content and not is_stopped_by_gate(s, content):
         return False
     if s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON | PROT_NONE) != MERGEABLE | ANON:
         return False
@@ -96,6 +106,8 @@ def rests_unmerged(s, page, frame):
             return False
         make_due(s, page, seq + NEXT_VISIT[calls])
     rest(s, page, cohort_of(calls, seq))
+    if s.pages[page, CHECKSUM] != s.frames[frame, FRAME_CONTENT]:  # as when it was skipped
+        note_changed(s, page)
     if should_be and not in_tree:
         gate(s, page)
     return True

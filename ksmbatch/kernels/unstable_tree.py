@@ -10,7 +10,7 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels.cohorts import IS_VISIT, is_gated
+from ksmbatch.kernels.cohorts import IS_VISIT, is_gated, last_checksum
 from ksmbatch.kernels.cursor import is_in_progress, last_pass, parity_of
 from ksmbatch.kernels.rbtree import rb_erase, rb_link_and_insert
 from ksmbatch.kernels.resting import wake
@@ -19,7 +19,6 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import (
     ANON,
     AT_PLACE,
-    CHECKSUM,
     END_PAGE,
     ERASED,
     FIRST_PAGE,
@@ -97,7 +96,7 @@ def insert_as_found(s, nid, page):
     Every page put in was last looked at in this scan, so its checksum says what it had then itself.
     Reads: pages, rank. Writes: unstable_links, trees.
     """
-    content = int64(s.pages[page, CHECKSUM])
+    content = last_checksum(s, page)
     key = s.rank[content]
     parent = NIL
     side = 0
@@ -248,7 +247,7 @@ def has_rivals(s, nid, content):
     if s.by_content[nid, content, HOLDERS] > 1:
         return True
     other = int64(s.by_content[nid, content, UNSTABLE_AT]) - 1
-    return other >= 0 and s.pages[other, CHECKSUM] == content and in_present_tree(s, other)
+    return other >= 0 and in_present_tree(s, other) and last_checksum(s, other) == content
 
 
 @inlined
@@ -289,7 +288,7 @@ def unstable_look_up(s, page, frame, nid, content):
             other >= 0
             and in_present_tree(s, other)
             and s.page_bytes[other, ITEM_NID] == nid
-            and s.pages[other, CHECKSUM] == content
+            and last_checksum(s, other) == content
         ):
             other_frame = int64(s.pages[other, FRAME])
             if other_frame == frame:
