@@ -183,6 +183,22 @@ class StateView:
         gated: NDArray[np.bool_] = (words >> (pages % int(state.PAGES_PER_WORD)).astype(np.uint32)) & 1 != 0
         return gated
 
+    @cached_property
+    def changed(self) -> NDArray[np.bool_]:
+        """bool[n_pages]: pages at rest, but no KSM pages, whose content is not that of ksmd's last look."""
+        pages = np.arange(len(self.frame))
+        words = self.state.changed[pages // int(state.PAGES_PER_WORD)]
+        changed: NDArray[np.bool_] = (words >> (pages % int(state.PAGES_PER_WORD)).astype(np.uint32)) & 1 != 0
+        return changed
+
+    @cached_property
+    def checksum(self) -> NDArray[np.int32]:
+        """int32[n_pages]: content id at ksmd's last look, which pages at rest need not say themselves; -1: none yet."""
+        checksum: NDArray[np.int32] = self.state.pages[:, state.CHECKSUM].copy()
+        resting = (self.state.cohort >= 2) & ~self.changed
+        checksum[resting] = self.state.frames[self.frame[resting], state.FRAME_CONTENT]
+        return checksum
+
     def is_hot(self, node: int) -> bool:
         """Whether a walk that passes `node`, which hangs in a stable tree, may change it."""
         if node in self.chains:

@@ -116,7 +116,7 @@ def unstable_trees_hold_this_scans_items(v: StateView) -> Faults:
 
 def _unchanged(v: StateView, items: NDArray[np.int64], nid: int) -> Faults:
     """What the look-up in an unstable tree relies on."""
-    inserted = v.state.pages[items, state.CHECKSUM]
+    inserted = v.checksum[items]
     needed = state.MERGEABLE | state.ANON
     hidden = v.page_flags[items] & state.PROT_NONE != 0
     yield from all_hold("gone: page", v.frame[items] != NO_FRAME, items)

@@ -50,17 +50,17 @@ def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
 
 
 def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
-    """A page that is in nobody's calendar has its content for itself, and had it at ksmd's last look."""
+    """A page that is in nobody's calendar has its content for itself, and had it at ksmd's last look if others ever hold it."""
     cohort = v.state.cohort
     pages = _at_rest_for_good(v)
     frames = v.frame[pages]
     content = v.state.frames[frames, state.FRAME_CONTENT]
     yield from all_hold("at rest, but shared: page", v.mapcount[frames] == 1, pages)
     yield from all_hold("at rest, but a KSM page: page", v.frame_flags[frames] & state.KSM == 0, pages)
-    yield from all_hold("at rest, but changed: page", content == v.state.pages[pages, state.CHECKSUM], pages)
+    known = content < v.state.by_content.shape[1]
+    yield from all_hold("at rest, but changed to what others hold: page", ~(v.changed[pages] & known), pages)
     tree = v.state.frame_bytes[frames, state.FRAME_NID] * (not v.knob[Knob.MERGE_ACROSS_NODES])
     yield from all_hold("at rest, in another tree: page", v.state.page_bytes[pages, state.ITEM_NID] == tree, pages)
-    known = content < v.state.by_content.shape[1]
     rows = v.state.by_content[tree[known], content[known]]
     yield from all_hold("at rest, and others have its content: page", rows[:, state.HOLDERS] == 1, pages[known])
     yield from all_hold("at rest, though merged by others: page", rows[:, state.STABLE_AT] == NIL, pages[known])
@@ -69,11 +69,17 @@ def unmerged_pages_at_rest_are_alone_or_expected(v: StateView) -> Faults:
     yield from all_hold("at rest as if smart_scan was off, or the reverse: page", (cohort[pages] > SEARCHING) == smart, pages)
 
 
+def pages_that_have_changed_rest(v: StateView) -> Faults:
+    """`changed` has pages at rest that are no KSM pages, and whose content is another one than ksmd saw."""
+    pages = np.flatnonzero(v.changed)
+    yield from all_hold("awake or merged, and said to have changed: page", v.state.cohort[pages] >= SEARCHING, pages)
+
+
 def watched_pages_are_in_watch(v: StateView) -> Faults:
     """Of the pages that rest for good in blocks that were looked through, `watch` has those with contents to watch for."""
     pages = _at_rest_for_good(v)
     pages = pages[v.state.watch_of_block[pages // int(state.PAGES_PER_BLOCK)] == v.scan[Scan.WATCH]]
-    content = v.state.pages[pages, state.CHECKSUM]
+    content = v.state.frames[v.frame[pages], state.FRAME_CONTENT]
     trees = v.state.trees.astype(np.int64)[:, v.state.page_bytes[pages, state.ITEM_NID]]
     is_held = content < v.state.by_content.shape[1]
     first = np.where(is_held, trees[state.WATCH_LOW] + 1, trees[state.WATCH_FIRST])

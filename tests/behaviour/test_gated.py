@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from machines import Player, Step, filled, full_scan, knob, scan, scenario, spawn, write
 
 from ksmbatch import state
@@ -67,7 +69,7 @@ def seen(player: Player) -> Shown:
         "frames": s.pages[:, state.FRAME].tolist(),
         "items": (view.item_flags & (state.ITEM | state.STABLE | state.UNSTABLE)).tolist(),
         "parity": (view.item_flags & state.PARITY)[in_tree].tolist(),
-        "checksums": s.pages[view.item_flags & state.ITEM != 0, state.CHECKSUM].tolist(),
+        "checksums": view.checksum[view.item_flags & state.ITEM != 0].tolist(),
         "mms": s.mms[:, [state.MERGING, state.ITEMS, state.LIST_ITEMS, state.ZERO_PAGES]].ravel().tolist(),
     }
 
@@ -132,3 +134,20 @@ def test_of_a_whole_block_pages_stopped_at_the_gate_are_not_counted_as_unshared(
     steps += [full_scan(), full_scan(2), full_scan(5)]
     for _, one, other in both(scenario(*steps, pages_to_scan=1000, smart_scan=smart_scan), Kernel.V6_12, rules=False):
         assert one == other
+
+
+writes = st.lists(st.tuples(st.integers(0, N_PAGES - 1), st.sampled_from((0, 1, 2, 3, 3)), st.integers(0, 4)), max_size=14)
+
+
+@settings(max_examples=80)
+@given(writes, st.integers(0, 9), st.integers(0, 1), st.integers(1, 2 * N_PAGES))
+def test_pages_rewritten_at_any_time_show_as_if_every_page_was_visited(
+    history: list[tuple[int, int, int]], scanned: int, smart_scan: int, batch: int
+) -> None:
+    # each page comes and goes between contents of its own, and one that all of them take now and then
+    steps = until_the_gate(scanned)[:-1]
+    for page, which, batches in history:
+        steps += [write("m", 99 if which == 3 else 100 + 10 * page + which, first=page), *[scan()] * batches]
+    document = scenario(*steps, full_scan(4), pages_to_scan=batch, smart_scan=smart_scan)
+    for step, one, other in both(document, NEW):
+        assert one == other, f"step {step}"

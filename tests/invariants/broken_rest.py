@@ -76,8 +76,22 @@ def make_a_ksm_page_of_a_lonely_one(s: State) -> None:
     s.frame_bytes[s.pages[lonely_page(s), state.FRAME], state.FRAME_FLAGS] |= np.uint8(state.KSM)
 
 
-def write_to_a_lonely_page_unnoticed(s: State) -> None:
-    s.frames[s.pages[lonely_page(s), state.FRAME], state.FRAME_CONTENT] += 1
+def have_changed(s: State, page: int) -> None:
+    s.changed[page // 32] |= np.uint32(1 << page % 32)
+
+
+def let_a_lonely_page_have_changed(s: State) -> None:
+    have_changed(s, lonely_page(s))
+
+
+def let_a_merged_page_have_changed(s: State) -> None:
+    have_changed(s, merged_page(s))
+
+
+def let_a_page_that_is_awake_have_changed(s: State) -> None:
+    page = item_in_tree(s, 0)
+    assert s.cohort[page] == 0
+    have_changed(s, page)
 
 
 def move_a_lonely_page_unnoticed(s: State) -> None:
@@ -148,7 +162,7 @@ CASES: list[tuple[str, str, Change]] = [
     ("merged_pages_at_rest_are_in_place", "in another tree", move_the_frame_of_a_merged_page),
     ("unmerged_pages_at_rest_are_alone_or_expected", "but shared", share_a_lonely_page),
     ("unmerged_pages_at_rest_are_alone_or_expected", "but a KSM page", make_a_ksm_page_of_a_lonely_one),
-    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed", write_to_a_lonely_page_unnoticed),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed to what others hold", let_a_lonely_page_have_changed),
     ("unmerged_pages_at_rest_are_alone_or_expected", "in another tree", move_a_lonely_page_unnoticed),
     ("unmerged_pages_at_rest_are_alone_or_expected", "others have its content", give_a_lonely_page_a_twin),
     (
@@ -162,6 +176,8 @@ CASES: list[tuple[str, str, Change]] = [
         "as if smart_scan was off, or the reverse",
         put_a_lonely_page_into_a_cohort_of_smart_scan,
     ),
+    ("pages_that_have_changed_rest", "awake or merged", let_a_merged_page_have_changed),
+    ("pages_that_have_changed_rest", "awake or merged", let_a_page_that_is_awake_have_changed),
     ("pages_known_to_rest_do", "awake, or merged", take_a_page_that_is_awake_for_one_at_rest),
     ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
     ("watched_pages_are_in_watch", "to be watched, and is not", watch_for_all_contents_and_for_no_page),
@@ -176,7 +192,7 @@ SMART_CASES: list[tuple[str, str, Change]] = [
         "as if smart_scan was off, or the reverse",
         let_a_lonely_page_search_in_every_scan,
     ),
-    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed", write_to_a_lonely_page_unnoticed),
+    ("unmerged_pages_at_rest_are_alone_or_expected", "but changed to what others hold", let_a_lonely_page_have_changed),
     ("unmerged_pages_at_rest_are_alone_or_expected", "unknown to others", forget_who_is_alone),
     ("cohorts_are_recounted", "pages at rest of block 0, cohort", count_a_page_at_rest_twice),
     ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),

@@ -263,7 +263,7 @@ def _pages(s: state.State) -> dict[str, list[int]]:
         "content": np.where(mapped, s.frames[frame, state.FRAME_CONTENT], -1),
         "flags": s.page_bytes[:, state.PAGE_FLAGS],
         "item": item,
-        "checksum": np.where(view.item_flags & state.ITEM != 0, s.pages[:, state.CHECKSUM], -1),
+        "checksum": np.where(view.item_flags & state.ITEM != 0, view.checksum, -1),
         "mapcount": s.frames[:, state.MAPCOUNT],
         "nid": np.where(s.frames[:, state.MAPCOUNT] > 0, s.frame_bytes[:, state.FRAME_NID], 0),
         "trees": view.state.by_content[:, :, state.STABLE_AT].ravel(),

@@ -55,13 +55,14 @@ def differing(one: State, other: State) -> list[str]:
 
 def seen(s: State) -> dict[str, list[int]]:
     """What is to be the same where every page is visited."""
-    item = StateView(s).item_flags & np.uint8(~state.PARITY & 0xFF)
+    view = StateView(s)
+    item = view.item_flags & np.uint8(~state.PARITY & 0xFF)
     counted = [counter for counter in Counter if counter != Counter.EXACT_VISITS]
     return {
         "counters": s.counters[counted].tolist(),
         "mms": s.mms.tolist(),
         "items": item.tolist(),
-        "checksums": np.where(item & state.ITEM, s.pages[:, state.CHECKSUM], -1).tolist(),
+        "checksums": np.where(item & state.ITEM, view.checksum, -1).tolist(),
         "mapped": (s.pages[:, state.FRAME] != NO_FRAME).tolist(),
     }
 

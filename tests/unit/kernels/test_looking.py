@@ -59,7 +59,8 @@ def rest(s: State, page: int, content: int, nid: int = 0, cohort: int = int(SEAR
     if content < N_HELD:
         assert s.by_content[nid, content, [state.RESTING, state.STABLE_AT]].tolist() == [0, NIL]
         s.by_content[nid, content, state.RESTING] = page + 1
-    s.pages[page, state.CHECKSUM] = content
+    s.pages[page, state.FRAME] = page
+    s.frames[page, state.FRAME_CONTENT] = content
     s.page_bytes[page, state.ITEM_NID] = nid
     resting.rest(s, page, cohort)
     looking.watch(s, page, nid, content)
@@ -81,7 +82,7 @@ def plainly_look(s: State) -> list[int]:
     found = []
     for page in range(N_PAGES):
         if s.cohorts[0, s.cohort[page]] & IS_VISIT:
-            nid, content = int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM])
+            nid, content = int(s.page_bytes[page, state.ITEM_NID]), int(s.frames[page, state.FRAME_CONTENT])
             found += [page] if plainly_meets(s, nid, content) else []
     return found
 
@@ -110,7 +111,7 @@ def unwatched(s: State) -> list[int]:
         page
         for page in np.flatnonzero(s.cohort >= SEARCHING).tolist()
         if s.watch_of_block[page // int(state.PAGES_PER_BLOCK)] == s.scan[Scan.WATCH]
-        and looking.is_watched(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.pages[page, state.CHECKSUM]))
+        and looking.is_watched(s, int(s.page_bytes[page, state.ITEM_NID]), int(s.frames[page, state.FRAME_CONTENT]))
         and not s.watch[page // 32] >> np.uint32(page % 32) & 1
     ]
 
@@ -298,7 +299,7 @@ def test_a_page_that_begins_its_rest_is_watched_if_its_content_is() -> None:
     full_house(s)
     let_it_pay(s)
     must = look(s)
-    content = int(s.pages[must[0], state.CHECKSUM])
+    content = int(s.frames[must[0], state.FRAME_CONTENT])
     s.cohort[190:] = 0
     s.watch[5] = 0
     rest(s, 190, content + 1)
