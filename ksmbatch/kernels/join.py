@@ -13,7 +13,7 @@ from ksmbatch.kernels.members import add_member
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.passing import take_budget
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune, waits_beyond_region
-from ksmbatch.kernels.stable_node import NOW, change_length, is_chain, is_page_sharing_candidate
+from ksmbatch.kernels.stable_node import NOW, is_chain, is_page_sharing_candidate, lengthen_first
 from ksmbatch.kernels.stable_shape import may_meet_something
 from ksmbatch.kernels.stable_tree import is_calm
 from ksmbatch.kernels.twins import tree_of
@@ -116,7 +116,7 @@ def join(s, page, node):
     s.node_counters[home, NodeCounter.REMOTE_MAPPINGS] += int64(knid != home) - int64(nid != home)
     # its rmap_item joins the node, and in its place the page can rest
     if s.nodes[node, WHERE] == IN_CHAIN:
-        change_length(s, node, int64(1))
+        lengthen_first(s, int64(s.nodes[node, CHAIN]), node)
     else:
         s.nodes[node, LEN] += 1
     s.pages[page, HEAD] = add_member(s, node, page)

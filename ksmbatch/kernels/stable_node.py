@@ -200,6 +200,23 @@ def change_length(s, node, by):
     settle_if_plain(s, chain)
 
 
+@inlined
+def lengthen_first(s, chain, dup):
+    """As change_length() where an rmap_item joins `dup`, the first of `chain` and the only one with room, and none is stale.
+
+    Writes: nodes, trees.
+    """
+    s.nodes[dup, LEN] += 1
+    if is_page_sharing_candidate(s, dup, NOW):
+        s.nodes[chain, ROOM_FROM] = dup
+        s.nodes[chain, TOP] = s.nodes[dup, LEN]
+        s.nodes[chain, TOP_FROM] = dup
+    else:
+        s.nodes[chain, ROOMY_DUPS] = 0
+    settle(s, chain, SETTLED_PRUNED)
+    s.nodes[chain, FOUND] = dup
+
+
 @kernel
 def kpfn_gone(s, node, nid):
     """The frame of `node`, on NUMA node `nid`, was freed: the node is stale, until a walk or one of its rmap_items finds out.

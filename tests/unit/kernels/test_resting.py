@@ -106,6 +106,7 @@ def test_the_passes_of_a_cohort_are_those_of_the_literal_machine_for_600_calls(b
     # pages that began in other scans stand beside it, so that cohorts are renamed into others that are in use
     s = state.allocate(n_pages=4, n_mms=1, n_nids=1, n_dup=1, rank=np.zeros(1, np.uint32), checksum_class=None)
     s.mms[0, [state.FIRST_PAGE, state.END_PAGE]] = 0, 4
+    s.pages[:, state.FRAME] = range(4)
     _, age, skips = LITERAL[began - 1]
     passing.begin_passes(s)
     resting.rest(s, 0, int(cohorts.cohort_of(int(cohorts.calls_of(age, skips)), int(s.scan[Scan.SEQ]))))

@@ -114,6 +114,30 @@ def test_a_chain_is_hot_until_it_settles_and_again_when_a_dup_changes() -> None:
     assert hot.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("known", [False, True])  # where room begins, and which of those with room is fullest
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_only_dup_with_room_that_is_the_first_grows_as_any_other(length: int, known: bool) -> None:
+    machines = tiny_state(max_page_sharing=4), tiny_state(max_page_sharing=4)
+    for s, grow in zip(machines, (pool.change_length, pool.lengthen_first), strict=True):
+        chain, dups = a_chain(s, 3, length=3)
+        for dup in dups[1:]:
+            pool.change_length(s, dup, 1)  # full
+        for _ in range(3 - length):
+            pool.change_length(s, dups[0], -1)
+        assert s.nodes[chain, state.ROOMY_DUPS] == 1
+        if known:
+            assert [pool.first_with_room(s, chain), pool.fullest_with_room(s, chain)] == [dups[0]] * 2
+        grow(s, *((dups[0], 1) if grow is pool.change_length else (chain, dups[0])))
+    columns = [state.LEN, state.FIRST, state.SETTLED, state.FOUND, state.STALE_DUPS, state.ROOMY_DUPS]
+    assert machines[0].nodes[:, columns].tolist() == machines[1].nodes[:, columns].tolist()
+    assert machines[0].trees.tolist() == machines[1].trees.tolist()
+    answers = []
+    for s in machines:  # when others have room again
+        pool.change_length(s, dups[2], -1)
+        answers.append((int(pool.first_with_room(s, chain)), int(pool.fullest_with_room(s, chain))))
+    assert answers[0] == answers[1]
+
+
 def test_a_plain_node_whose_frame_goes_makes_its_tree_hot() -> None:
     s = tiny_state()
     node = a_node(s, nid=1)
