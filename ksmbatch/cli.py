@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _start()
     status = _status(sys.argv[1:])
     gc.freeze()  # or the interpreter searches for garbage once more: 0.1 s in all that was imported
+    if status == _INTERRUPTED:
+        # where Ctrl-C came in the midst of an exec(), such as dataclasses are made by, sys.exit() kills the process by SIGINT
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

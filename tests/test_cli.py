@@ -255,3 +255,17 @@ def test_ctrl_c_exits_130_and_says_that_a_sweep_goes_on(folder: Path) -> None:
     assert "interrupted" in err
     assert "the same command" in err
     assert "Traceback" not in err
+
+
+def test_ctrl_c_in_the_midst_of_an_exec_exits_130_as_well(folder: Path) -> None:
+    # Python takes it for unhandled then, however it was handled, and at its end kills itself by SIGINT
+    (folder / "interrupted.py").write_text(
+        "import sys, ksmbatch.cli as cli\n"
+        "sys.argv = ['ksmbatch', 'list', 'knobs']\n"
+        "cli.show = lambda *_: exec('import os, signal; os.kill(os.getpid(), signal.SIGINT)\\nfor k in range(10**7): pass')\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-W", "error", "-m", "interrupted"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -285,7 +285,7 @@ def searchers_of(s, first, end):
     for k in range(s.scan[Scan.N_SEARCHERS]):
         bits |= bytes_equal(s.cohort, first, int64(s.due[SEARCHER, k]))
     if end - first < BYTES_AT_ONCE:
-        bits &= (int64(1) << (end - first)) - 1
+        bits &= ~(int64(-1) << (end - first))
     return bits
 
 
@@ -300,7 +300,7 @@ def first_of_all(s, first, end, lively, low, high):
         bits = searchers_of(s, first, stop)
         while bits:
             page = first + lowest_bit(bits)
-            bits &= bits - 1
+            bits ^= int64(1) << (page - first)
             content = content_of(s, page)
             if (content < n_held or low <= content < high) and must_be_visited(s, page, lively):
                 return page
