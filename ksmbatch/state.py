@@ -205,8 +205,8 @@ class Scan(IntEnum):
     LATEST_NS = 35  # the time will not be later than that at the end of the open region; FOREVER: nobody knows, or none is open
     LAST_MM = 36  # an mm whose pages were asked for last
     WATCH = 37  # how often other contents came to be watched for
-    PENDING_GATES = 39  # of the visits those that the checksum gate stops
     N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
+    PENDING_GATES = 39  # of PENDING_VISITS those that the checksum gate stops
 
 
 class State(NamedTuple):

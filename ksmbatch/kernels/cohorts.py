@@ -131,29 +131,18 @@ def pass_of(s, page):
 
 
 @inlined
-def count_gated(s, first, end):
-    """How many pages at rest of [first, end), which are whole words, are in no tree though their cohort is. Reads: gated."""
-    row = (s.scan[Scan.SEQ] - 1) & 1
+def count_marked(s, marks, first, end, what):
+    """How many pages at rest of [first, end), whole words, have a bit in `marks`, and `what` in their pass in this scan.
+
+    `marks`: uint32[words], a row of `gated`, or `changed`. Reads: cohort, cohorts.
+    """
     found = int64(0)
     for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
-        bits = int64(s.gated[row, word])
+        bits = int64(marks[word])
         while bits:
             page = word * PAGES_PER_WORD + lowest_bit(bits)
             bits &= bits - 1
-            found += (int64(s.cohorts[0, s.cohort[page]]) & WAS_UNSTABLE) // WAS_UNSTABLE
-    return found
-
-
-@inlined
-def count_gates(s, first, end):
-    """How many visits of pages at rest of [first, end), whole words, the gate will stop in this scan. Reads: changed."""
-    found = int64(0)
-    for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
-        bits = int64(s.changed[word])
-        while bits:
-            page = word * PAGES_PER_WORD + lowest_bit(bits)
-            bits &= bits - 1
-            found += (int64(s.cohorts[0, s.cohort[page]]) & IS_VISIT) // IS_VISIT
+            found += (int64(s.cohorts[0, s.cohort[page]]) & what) // what
     return found
 
 

@@ -80,12 +80,8 @@ def hint_visits(s, first):
 
     Reads: pages, page_bytes, frames, members, by_content, nodes. Writes: due, scan.
     """
-    n_due = int64(s.scan[Scan.N_DUE])
-    end = min(first + STRETCH, n_due)
+    end = min(first + STRETCH, int64(s.scan[Scan.N_DUE]))
     s.scan[Scan.HINTED] = end
-    if n_due >= FEW_DUE:
-        for k in range(end, min(end + STRETCH, n_due)):
-            prefetch(s.pages, int64(s.due[DUE_PAGE, k]))
     for k in range(first, end):
         page = int64(s.due[DUE_PAGE, k])
         frame = int64(s.pages[page, FRAME])

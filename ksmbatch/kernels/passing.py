@@ -21,8 +21,7 @@ from ksmbatch.kernels.cohorts import (
     WAS_UNSTABLE,
     calls_after,
     cohort_of,
-    count_gated,
-    count_gates,
+    count_marked,
     pass_gates,
     pass_of,
     rename_oldest,
@@ -101,6 +100,29 @@ def pass_pending(s):
 
 
 @kernel
+def sum_passes(s, first, end):
+    """What passing the pages at rest of [first, end) comes to in this scan; those that are due were visited, and are counted.
+
+    Reads: cohort, cohorts, gated, changed, calendar.
+    Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree; visits that the gate stops.
+    """
+    merged = int64(0)
+    visits = int64(0)
+    skips = int64(0)
+    was = int64(0)
+    gates = int64(0)
+    for page in range(first, end):
+        if s.cohort[page] != 0 and not is_due(s, page, int64(s.scan[Scan.SEQ])):
+            phase = pass_of(s, page)
+            merged += phase & IS_MERGED
+            visits += (phase & IS_VISIT) // IS_VISIT
+            skips += (phase & IS_SKIP) // IS_SKIP
+            was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
+            gates += (phase & IS_GATE) // IS_GATE
+    return merged, visits, skips, was, gates
+
+
+@kernel
 def catch_up(s):
     """Brings time and counters to where the cursor is: the pages at rest before the page under visit are passed.
 
@@ -110,20 +132,7 @@ def catch_up(s):
     end = int64(s.scan[Scan.CUR_PAGE]) - 1
     if s.scan[Scan.REGION_END] == 0 or end <= first:
         return
-    seq = int64(s.scan[Scan.SEQ])
-    merged = int64(0)
-    visits = int64(0)
-    skips = int64(0)
-    was = int64(0)
-    gates = int64(0)
-    for page in range(first, end):
-        if s.cohort[page] != 0 and not is_due(s, page, seq):  # what was visited just now has been counted
-            phase = pass_of(s, page)
-            merged += phase & IS_MERGED
-            visits += (phase & IS_VISIT) // IS_VISIT
-            skips += (phase & IS_SKIP) // IS_SKIP
-            was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
-            gates += (phase & IS_GATE) // IS_GATE
+    merged, visits, skips, was, gates = sum_passes(s, first, end)
     s.scan[Scan.PENDING_MERGED] -= merged
     s.scan[Scan.PENDING_VISITS] -= visits
     s.scan[Scan.PENDING_SKIPS] -= skips
@@ -137,34 +146,25 @@ def catch_up(s):
 
 @kernel
 def expected_passes(s, first, end):
-    """What passing the pages at rest of [first, end), all of one block, comes to in this scan; no page there may be due.
+    """As sum_passes(), for the pages from the cursor to `end`, all of one block, of which nobody is due and at rest.
 
-    Reads: cohort, cohorts, gated, changed.
-    Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree; visits that the gate stops.
+    Reads: cohort, cohorts, gated, changed, calendar.
     """
-    merged = int64(0)
+    if end - first != PAGES_PER_BLOCK:
+        return sum_passes(s, first, end)
+    block = 1 + first // PAGES_PER_BLOCK
     visits = int64(0)
     skips = int64(0)
     was = int64(0)
-    gates = int64(0)
-    if end - first == PAGES_PER_BLOCK:
-        block = 1 + first // PAGES_PER_BLOCK
-        merged = int64(s.cohorts[block, MERGED])
-        for cohort in range(s.cohorts.shape[1]):
-            n_pages = int64(s.cohorts[block, cohort])
-            phase = int64(s.cohorts[0, cohort])
-            visits += n_pages * ((phase >> 1) & 1)
-            skips += n_pages * ((phase >> 2) & 1)
-            was += n_pages * ((phase >> 3) & 1)
-        return merged, visits, skips, was - count_gated(s, first, end), count_gates(s, first, end)
-    for page in range(first, end):
-        phase = pass_of(s, page)
-        merged += phase & IS_MERGED
-        visits += (phase & IS_VISIT) // IS_VISIT
-        skips += (phase & IS_SKIP) // IS_SKIP
-        was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
-        gates += (phase & IS_GATE) // IS_GATE
-    return merged, visits, skips, was, gates
+    for cohort in range(s.cohorts.shape[1]):
+        n_pages = int64(s.cohorts[block, cohort])
+        phase = int64(s.cohorts[0, cohort])
+        visits += n_pages * ((phase >> 1) & 1)
+        skips += n_pages * ((phase >> 2) & 1)
+        was += n_pages * ((phase >> 3) & 1)
+    was -= count_marked(s, s.gated[(s.scan[Scan.SEQ] - 1) & 1], first, end, WAS_UNSTABLE)
+    gates = count_marked(s, s.changed, first, end, IS_VISIT)
+    return int64(s.cohorts[block, MERGED]), visits, skips, was, gates
 
 
 @kernel

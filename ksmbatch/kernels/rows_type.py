@@ -2,9 +2,9 @@
 
 Their rows have a length that is known when a kernel is compiled, so that an address takes no multiplication by what must be
 loaded. An index is never negative: NumPy's meaning of one that is costs three instructions at every access, and would hide a
-mistake of ours (`.ci/boundscheck` finds it). And no two share memory, but for those that are the bytes of others, so that LLVM
-need not read again from one what it has read before it wrote to another. Slices of them are numba's arrays. Without the JIT
-this module does nothing. See docs/adr/0010.
+mistake of ours (`.ci/boundscheck` finds it). And no two share memory, but for those that are rows or bytes of others, so that
+LLVM need not read again from one what it has read before it wrote to another. Slices of them are numba's arrays. Without the
+JIT this module does nothing. See docs/adr/0010.
 """
 
 import operator
