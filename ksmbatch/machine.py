@@ -34,7 +34,7 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, fill, ksmd, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
+from ksmbatch.kernels import fault, fill, ksmd, lines, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
@@ -64,6 +64,9 @@ class Outcome:
 
 
 _DONE = Outcome()
+_HARMLESS = frozenset(
+    {Spawn, Mmap, DenseWrite, Read, Online, Scan, FullScan, SetKnob}
+)  # to pages of which not all is written up
 _STATUS = {
     Move.ABSENT: "ENOENT",
     Move.ZERO: "EFAULT",
@@ -135,6 +138,8 @@ class Machine:
 
     def apply(self, step: ReadyStep) -> Outcome:
         """Lets `step` happen. The steps must be those of the program, in its order. Raises OutOfMemory."""
+        if type(step) not in _HARMLESS:
+            self._write_up()
         outcome = self._handlers[type(step)](self, step)
         self._look_for_memory()
         return outcome
@@ -247,6 +252,7 @@ class Machine:
 
     def migrate(self, first: int, end: int, nid: int, caller: Caller) -> Outcome:
         """Moves the global pages [first, end) to `nid`."""
+        self._write_up()
         self.state, codes = migration.move(self.state, self._spaces.links, first, end, nid, caller)
         if self.kernel < Kernel.V6_12:
             codes[codes == Move.ABSENT] = Move.UNMAPPED  # the same error for both
@@ -355,6 +361,13 @@ class Machine:
             return status, Outcome(undefined=f"use after free: {self._fault_text()}")
         return status, _DONE
 
+    def _write_up(self) -> None:
+        """Writes to the arrays what ksmd has left to arithmetic: who has joined KSM pages in line, and who would have."""
+        if self.state.scan[ScanState.LINES_SEQ]:
+            lines.break_all_lines(self.state)
+        if self.state.scan[ScanState.N_JOINED]:
+            resting.write_all_joined(self.state)
+
     # ---- what can be read
 
     @property
@@ -378,10 +391,13 @@ class Machine:
 
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The page table of `pages` pages from global page `first`, see `survey.page_table`; needs `keep_pfns`."""
+        self._write_up()
         return survey.page_table(self.state, first, pages)
 
     def survey(self) -> dict[str, int]:
         """The metrics of `metrics.SURVEYED`, by a look at all frames."""
+        if len(self._spaces.links.page_chain):
+            self._write_up()
         return survey.survey(self.state, self._spaces.links)
 
     # ---- within
@@ -417,6 +433,8 @@ class Machine:
         index = Knob[name.upper()]
         if int(s.knobs[index]) == parsed:
             return 0
+        if name not in ("pages_to_scan", "sleep_millisecs"):
+            self._write_up()
         if name in ("merge_across_nodes", "max_page_sharing") and (
             self.counter(Counter.PAGES_SHARED) or stable_tree.remove_all_stable_nodes(s)
         ):

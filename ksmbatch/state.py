@@ -37,6 +37,7 @@ PARITY = 8  # ... in a scan with odd seqnr (an item is passed in every scan, so 
 LINKED = 16  # it hangs in an unstable tree that the kernel forgot to reset
 FREED = 32  # ... and the rmap_item that hung there was freed: walking over it is a use after free
 ERASED = 64  # was in the unstable tree that is being built
+LEADS = 128  # it is one of the first two in a line (see kernels/lines.py), and HEAD is its member there
 
 # FRAME_FLAGS
 KSM = 1  # PageKsm
@@ -90,6 +91,9 @@ NODE_COLUMNS = 16  # a cache line of the CPU
 # moving pages that is under way (scan[MOVE_CALL]) has found out: the node where most mappings are at home, and in which call
 # that was; in which call the rmap walk has missed a mapping
 LAST_NID, HOME, HOME_CALL, STUCK_CALL = FOUND, FOUND, SETTLED, STALE_DUPS
+# of nodes that are still to be (WHERE is PLANNED), and of those that were: the first two pages that will be merged, + 1; where
+# the frame of the second is, which will be the KSM page; the line made before this one; the one before of the same content
+LEADER, SECOND, KNID, LINE_MADE_BEFORE, LINE_BEFORE = SETTLED, FOUND, STALE_DUPS, OLDER, NEWER
 
 # nodes[:, SETTLED]
 UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = (
@@ -100,7 +104,7 @@ UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = (
 STABLE_NODE_CHAIN = -1024  # nodes[:, LEN] of a chain, as rmap_hlist_len in mm/ksm.c
 
 # nodes[:, WHERE]
-FREE, IN_TREE, IN_CHAIN, IN_MIGRATE = 0, 1, 2, 3
+FREE, IN_TREE, IN_CHAIN, IN_MIGRATE, PLANNED = 0, 1, 2, 3, 4
 
 # columns of members: one rmap_item in the hlist of a stable node
 MEMBER_PAGE, MEMBER_NODE, MEMBER_NEXT = range(3)
@@ -207,6 +211,10 @@ class Scan(IntEnum):
     WATCH = 37  # how often other contents came to be watched for
     N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
     PENDING_GATES = 39  # of PENDING_VISITS those that the checksum gate stops
+    PENDING_JOINS = 40  # pages in line
+    LINES_SEQ = 41  # the scan in which the pages in line were looked at first; the next one merges them; 0: nobody is in line
+    LAST_LINE = 42  # the line made last
+    N_JOINED = 43  # pages of cohort JOINED
 
 
 class State(NamedTuple):
@@ -256,7 +264,8 @@ class State(NamedTuple):
     by_content: np.ndarray
     """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
     UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
-    pages. RESTING: page + 1 at rest that alone has it; 0."""
+    pages. RESTING: page + 1 at rest that alone has it; minus the stable node that pages in
+    line are going to join; 0."""
     stable_links: np.ndarray
     """int32[n_nids, n_dup + 1, 8]: the stable trees' shape, by content + 1, as it was before what stable_log says, with all
     that a walk needs at every step: half a cache line of the CPU."""

@@ -15,6 +15,8 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan, State
 
 Rows: TypeAlias = list[list[int]]
+# kernels.cohorts, which this must not import, since rules are checked without numba
+MERGED, JOINED, SEARCHING, FIRST_COHORT, N_COHORTS, IN_LINE = 1, 2, 3, 4, 243, 247
 
 
 class StateView:
@@ -26,12 +28,15 @@ class StateView:
         self.scan = {field: int(machine.scan[field]) for field in Scan}
         self.counter = {counter: int(machine.counters[counter]) for counter in Counter}
         self.is_old = self.knob[Knob.KERNEL] < Kernel.V6_12
-        self.frame = machine.pages[:, state.FRAME]
+        joined = np.flatnonzero(machine.cohort == JOINED)  # to their rows nobody has written yet what they map
+        self.frame = machine.pages[:, state.FRAME].copy()
+        self.frame[joined] = machine.nodes[machine.members[machine.pages[joined, state.HEAD], state.MEMBER_NODE], state.KPFN]
         self.page_flags = machine.page_bytes[:, state.PAGE_FLAGS]
         self.page_nid = machine.page_bytes[:, state.PAGE_NID]
         self.item_flags = self._shown_flags()
         self.frame_flags = machine.frame_bytes[:, state.FRAME_FLAGS]
-        self.mapcount = machine.frames[:, state.MAPCOUNT]
+        self.mapcount = machine.frames[:, state.MAPCOUNT].copy()
+        self.mapcount[joined] = 0
         self.n_nids = machine.trees.shape[1]
         self.nodes: Rows = machine.nodes[: self.scan[Scan.NEXT_NODE]].tolist()
         self.members: Rows = machine.members[: self.scan[Scan.NEXT_MEMBER]].tolist()
@@ -159,18 +164,19 @@ class StateView:
     @cached_property
     def calls(self) -> NDArray[np.int64]:
         """int64[n_pages]: how often smart_scan was asked about each page at rest in one of its cohorts."""
-        calls: NDArray[np.int64] = (self.last_pass - self.state.cohort.astype(np.int64) + 3) % 252
+        calls: NDArray[np.int64] = (self.last_pass - self.state.cohort.astype(np.int64) + FIRST_COHORT) % N_COHORTS
         return calls
 
     def _shown_flags(self) -> NDArray[np.uint8]:
         """uint8[n_pages]: ITEM_FLAGS, where those of pages at rest say what their passes came to."""
         flags: NDArray[np.uint8] = self.state.page_bytes[:, state.ITEM_FLAGS].copy()
         cohort = self.state.cohort
+        flags[cohort == JOINED] |= np.uint8(state.STABLE)
         visited = np.isin(self.calls, (2, 3, 4, 6, 9)) | ((self.calls >= 14) & (self.calls % 9 == 14 % 9))
-        in_tree = ((cohort == 2) | ((cohort >= 3) & visited)) & ~self._is_gated()
+        in_tree = ((cohort == SEARCHING) | ((cohort >= FIRST_COHORT) & (cohort < IN_LINE) & visited)) & ~self._is_gated()
         ended = self.scan[Scan.CUR_MM] == NO_MM
         parity = (self.counter[Counter.FULL_SCANS] - (self.scan[Scan.SEQ] - self.last_pass + ended)) & 1
-        unmerged = cohort >= 2
+        unmerged = cohort >= SEARCHING
         flags[unmerged] &= np.uint8(~(state.UNSTABLE | state.PARITY) & 0xFF)
         flags[unmerged & in_tree] |= np.uint8(state.UNSTABLE)
         flags[unmerged & in_tree & (parity != 0)] |= np.uint8(state.PARITY)
@@ -195,7 +201,7 @@ class StateView:
     def checksum(self) -> NDArray[np.int32]:
         """int32[n_pages]: content id at ksmd's last look, which pages at rest need not say themselves; -1: none yet."""
         checksum: NDArray[np.int32] = self.state.pages[:, state.CHECKSUM].copy()
-        resting = (self.state.cohort >= 2) & ~self.changed
+        resting = (self.state.cohort >= SEARCHING) & ~self.changed
         checksum[resting] = self.state.frames[self.frame[resting], state.FRAME_CONTENT]
         return checksum
 

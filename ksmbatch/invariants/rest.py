@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 from ksmbatch import state
 from ksmbatch.invariants.recount import Faults, all_hold, differs
 from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan
-from ksmbatch.stateview import StateView
+from ksmbatch.stateview import IN_LINE, JOINED, MERGED, SEARCHING, StateView
 
-MERGED, SEARCHING = 1, 2
 WORD = int(state.PAGES_PER_WORD)
 
 
@@ -34,7 +33,7 @@ def holders_are_recounted(v: StateView) -> Faults:
 
 def merged_pages_at_rest_are_in_place(v: StateView) -> Faults:
     """Such a page maps the KSM page of the node in which its item hangs, in the tree where that belongs."""
-    pages = np.flatnonzero(v.state.cohort == MERGED)
+    pages = np.flatnonzero((v.state.cohort == MERGED) | (v.state.cohort == JOINED))
     frames = v.frame[pages]
     yield from all_hold("merged and at rest, but maps nothing: page", frames != NO_FRAME, pages)
     node = v.state.frames[frames, state.FRAME_NODE]
@@ -91,7 +90,7 @@ def watched_pages_are_in_watch(v: StateView) -> Faults:
 def pages_known_to_rest_do(v: StateView) -> Faults:
     """RESTING names pages at rest."""
     known = v.state.by_content[:, :, state.RESTING].ravel()
-    pages = known[known != 0] - 1
+    pages = known[known > 0] - 1
     yield from all_hold("awake, or merged: page", v.state.cohort[pages] >= SEARCHING, pages)
 
 
@@ -121,7 +120,7 @@ def _at_rest_for_good(v: StateView) -> NDArray[np.int64]:
     due = np.zeros(len(pages), np.bool_)
     for ahead in range(1, int(state.SCANS_AHEAD)):
         due |= _in_calendar(v, v.last_pass + ahead, pages)
-    return np.flatnonzero((v.state.cohort >= SEARCHING) & ~due)
+    return np.flatnonzero((v.state.cohort >= SEARCHING) & (v.state.cohort < IN_LINE) & ~due)
 
 
 def _in_calendar(v: StateView, scans: NDArray[np.int64], pages: NDArray[np.int64]) -> NDArray[np.bool_]:

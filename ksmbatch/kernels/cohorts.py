@@ -1,8 +1,10 @@
 """Cohorts: pages at rest that all scans pass alike, and what such a pass comes to.
 
-Those of one cohort are KSM pages in their place (MERGED), or pages that search for a partner in vain in every scan (SEARCHING),
-or in those that smart_scan leaves them; these are told apart by the scan since which should_skip_rmap_item() was asked about
-them, since age and remaining_skips depend on nothing but how often that was. A page that the checksum gate stopped at its last
+Those of one cohort are KSM pages in their place (MERGED, JOINED), or pages that search for a partner in vain in every scan
+(SEARCHING), or in those that smart_scan leaves them; these are told apart by the scan since which should_skip_rmap_item() was
+asked about them, since age and remaining_skips depend on nothing but how often that was. Pages in line (from IN_LINE on) will
+be merged when they are passed next, see `lines`; once they are, they are JOINED, which differs from MERGED in that nobody has
+written to their rows yet what came of it (see `resting.write_joined`). A page that the checksum gate stopped at its last
 visit (`gated`) is passed like its cohort, but is in no unstable tree until its next one. One whose content has changed since
 its last visit (`changed`) will be stopped by it. See docs/adr/0009.
 """
@@ -16,15 +18,18 @@ from ksmbatch.kernels.bits import lowest_bit
 from ksmbatch.state import CHECKSUM, FRAME, FRAME_CONTENT, PAGES_PER_BLOCK, PAGES_PER_WORD, SCANS_AHEAD, Knob, Scan
 
 # 0 is awake
-MERGED, SEARCHING, FIRST_COHORT = int64(1), int64(2), int64(3)
-N_COHORTS = int64(252)  # of smart_scan, from FIRST_COHORT on; a multiple of its period of 9
+MERGED, JOINED, SEARCHING, FIRST_COHORT = int64(1), int64(2), int64(3), int64(4)
+N_COHORTS = int64(243)  # of smart_scan, from FIRST_COHORT on; a multiple of its period of 9
+IN_LINE = FIRST_COHORT + N_COHORTS  # and those above: a cohort for each class of mappings (see class_of)
+MOST_NIDS = int64(4)  # NUMA nodes for which there are classes
 # row 0 of `cohorts`: what the pass of a page in this scan is
 IS_MERGED, IS_VISIT, IS_SKIP, WAS_UNSTABLE = int64(1), int64(2), int64(4), int64(8)
 # and of a visit in pass_of() that the checksum gate stops
 IS_GATE = int64(16)
+IS_JOIN = int64(32)  # again in row 0: it is merged with a KSM page
 PERIOD, SATURATED = int64(9), int64(14)  # from call 14 on smart_scan lets a page be visited every 9th time
-OLDEST = int64(243)  # calls after which a cohort is renamed to one as many periods younger as there are
-RENAMED_BY = int64(225)
+OLDEST = int64(234)  # calls after which a cohort is renamed to one as many periods younger as there are
+RENAMED_BY = int64(216)
 
 
 def _visits() -> np.ndarray:
@@ -61,6 +66,12 @@ def cohort_of(calls, seq):
 
 
 @inlined
+def class_of(nid, knid):
+    """The cohort of a page in line whose frame is on `nid`, where it is at home, and which will join a frame on `knid`."""
+    return IN_LINE + 2 * nid + int64(knid != nid)
+
+
+@inlined
 def is_stopped_by_gate(s, content):
     """Whether a visit to a page that has come to hold `content` finds just that it has changed. Reads: knobs, by_content.
 
@@ -93,7 +104,7 @@ def last_checksum(s, page):
 
     Reads: pages, frames, cohort, changed.
     """
-    if s.cohort[page] <= MERGED or is_changed(s, page):
+    if s.cohort[page] <= JOINED or is_changed(s, page):
         return int64(s.pages[page, CHECKSUM])
     return int64(s.frames[s.pages[page, FRAME], FRAME_CONTENT])
 

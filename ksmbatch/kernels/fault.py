@@ -8,10 +8,11 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel, prefetch
 from ksmbatch.codes import Kernel
+from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.hints import prefetch_page
-from ksmbatch.kernels.resting import wake
+from ksmbatch.kernels.resting import wake, write_joined
 from ksmbatch.kernels.rewriting import change
 from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of
 from ksmbatch.kernels.unstable_tree import note_shared_soon, note_unstable_change, note_unstable_write
@@ -114,6 +115,8 @@ def store(s, page, content):
     Mirrors: handle_mm_fault() for a write; a KSM page is always copied, a page mapped once is written in place
     Writes: all of memory, counters.
     """
+    if s.cohort[page] == JOINED:
+        write_joined(s, page)
     frame = int64(s.pages[page, FRAME])
     if frame == NO_FRAME:
         fresh_page(s, page, content)

@@ -8,6 +8,7 @@ from numpy import int64
 
 from ksmbatch.accel import inlined, kernel, prefetch
 from ksmbatch.kernels.cohorts import SEARCHING, cohort_of, gate
+from ksmbatch.kernels.lines import get_in_line, may_make_lines
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.passing import take_budget
@@ -75,15 +76,17 @@ def is_alone_for_now(s, page, frame, tree, content):
 
 
 @kernel
-def visit_unknown(s, first, mm):
+def visit_unknown(s, first, mm, lines):
     """Visits the pages of the open region from `first` on that are due and have no rmap_item, as long as there are only such.
 
+    `lines`: whether pages may get in line for KSM pages that will be.
     Mirrors: mm/ksm.c get_next_rmap_item(), should_skip_rmap_item(), cmp_and_merge_page()
     Writes: pages, page_bytes, mms, counters, scan, and as retire(). Returns: where it stopped.
     """
     seq = int64(s.scan[Scan.SEQ])
     end = int64(s.scan[Scan.REGION_END])
     smart = s.knobs[Knob.SMART_SCAN] != 0
+    lines = lines and may_make_lines(s)
     cohort = cohort_of(FIRST_CALL, seq) if smart else SEARCHING
     next_slot = (seq + 1) % SCANS_AHEAD
     n_resting = int64(0)
@@ -118,7 +121,7 @@ def visit_unknown(s, first, mm):
             n_resting += 1
             if not smart:
                 gate(s, page)
-        else:
+        elif not lines or content >= s.by_content.shape[1] or not get_in_line(s, page, tree, content):
             awake |= bit
         seen |= bit
         page += 1

@@ -47,6 +47,7 @@ from ksmbatch.state import (
     PAGE_NID,
     PAGES_PER_BLOCK,
     PROT_NONE,
+    RESTING,
     ROOMY_DUPS,
     SPARE_MEMBERS,
     STABLE,
@@ -77,6 +78,8 @@ def node_to_join(s, page):
     if s.knobs[Knob.USE_ZERO_PAGES] and has_zero_checksum(s, content):
         return NIL
     nid = tree_of(s, s.frame_bytes[frame, FRAME_NID])
+    if s.by_content[nid, content, RESTING] < 0:  # in line
+        return NIL
     node = int64(s.by_content[nid, content, STABLE_AT])
     if node != NIL and is_chain(s, node):
         # of one dup with room, and that the first, every walk finds just it, and changes nothing

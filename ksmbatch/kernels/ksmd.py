@@ -13,6 +13,7 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
+from ksmbatch.kernels.lines import break_all_lines, first_that_looks_or_waits, follow_up, forget_lines
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
@@ -32,8 +33,11 @@ from ksmbatch.state import (
     FIRST_PAGE,
     FOREVER,
     FRAME,
+    HEAD,
     ITEM,
     ITEM_FLAGS,
+    LEADS,
+    MEMBER_NODE,
     MERGEABLE,
     MERGEABLE_VMAS,
     NEXT,
@@ -155,15 +159,15 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     first = int64(s.scan[Scan.CUR_PAGE])
     s.scan[Scan.N_SEARCHERS] = UNKNOWN
     due = rouse_the_due(s, first, end)
-    merged, visits, skips, was, gates = expected_passes(s, first, end)
+    merged, visits, skips, was, gates, joins = expected_passes(s, first, end)
     costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]
     dearest = int64(0)
     for k in range(len(costs)):
         dearest = max(dearest, costs[k])
     batch = int64(s.knobs[Knob.PAGES_TO_SCAN])
-    wakeups = 1 + (merged + visits + due) // max(batch, 1)
+    wakeups = 1 + (merged + visits + joins + due) // max(batch, 1)
     # visits at rest cannot become dearer than any other
-    latest = (merged + visits + skips + due) * dearest
+    latest = (merged + visits + joins + skips + due) * dearest
     latest += wakeups * (s.knobs[Knob.WAKEUP_NS] + s.knobs[Knob.SLEEP_MILLISECS] * 1_000_000)
     careful = (
         batch == 0
@@ -172,6 +176,8 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         or s.counters[Counter.WAKEUPS] + wakeups >= until_wakeups
         or s.counters[Counter.TIME_NS] + latest >= until_ns
     )
+    if careful and s.scan[Scan.LINES_SEQ] not in (0, s.scan[Scan.SEQ]):
+        break_all_lines(s)
     s.scan[Scan.REGION_END] = end
     s.scan[Scan.CAREFUL] = careful
     s.scan[Scan.LATEST_NS] = FOREVER if careful else s.counters[Counter.TIME_NS] + latest
@@ -182,6 +188,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         s.scan[Scan.PENDING_SKIPS] = skips
         s.scan[Scan.PENDING_WAS] = was
         s.scan[Scan.PENDING_GATES] = gates
+        s.scan[Scan.PENDING_JOINS] = joins
 
 
 @inlined
@@ -221,7 +228,7 @@ def is_passed_at_rest(s, page):
             s.scan[Scan.VISIT] = Knob.SEARCH_NS if phase & IS_VISIT else Knob.SKIP_NS
         was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
         gates = (phase & IS_GATE) // IS_GATE
-        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was, gates)
+        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was, gates, int64(0))
     return True
 
 
@@ -232,7 +239,13 @@ def page_to_visit(s, lively):
         list_due(s, int64(s.scan[Scan.CUR_PAGE]), int64(s.scan[Scan.REGION_END]))
     k = int64(s.scan[Scan.NEXT_DUE])
     due = int64(s.due[DUE_PAGE, k]) if k < s.scan[Scan.N_DUE] else int64(s.scan[Scan.REGION_END])
-    if lively and s.scan[Scan.PENDING_VISITS] != 0:
+    if lively and s.scan[Scan.PENDING_JOINS] != 0:
+        looking = first_that_looks_or_waits(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
+        if looking < due:
+            s.scan[Scan.CUR_PAGE] = looking
+            wake(s, looking)
+            return looking
+    elif lively and s.scan[Scan.PENDING_VISITS] != 0:
         looking = first_that_looks(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
         if looking < due:
             s.scan[Scan.CUR_PAGE] = looking
@@ -253,6 +266,9 @@ def visit(s, page, mm):
             free_rmap_item(s, page, mm)
         return True
     get_next_rmap_item(s, page, mm)
+    line = NIL
+    if s.page_bytes[page, ITEM_FLAGS] & LEADS:
+        line = int64(s.members[s.pages[page, HEAD], MEMBER_NODE])
     s.scan[Scan.EXACT] = 0
     if should_skip_rmap_item(s, page):
         s.scan[Scan.VISIT] = Knob.SKIP_NS
@@ -267,6 +283,8 @@ def visit(s, page, mm):
             s.scan[Scan.BUDGET] -= 1
         else:
             take_budget(s, int64(1))
+    if line != NIL:
+        follow_up(s, page, line)
     retire(s, page)
     return True
 
@@ -300,7 +318,7 @@ def scan_region(s, until_ns):
                 pass_pending(s)
                 break
             if at_once and not s.page_bytes[page, ITEM_FLAGS] & ITEM:
-                stop = visit_unknown(s, page, mm)
+                stop = visit_unknown(s, page, mm, joins)
                 if stop > page:
                     s.scan[Scan.NEXT_DUE] += stop - page - 1
                     continue
@@ -345,6 +363,8 @@ def ksm_do_scan(s, until_wakeups, until_full_scans, until_ns):
                 start_scan(s)
             end = next_region(s)
             if end == END_OF_SCAN:
+                if s.scan[Scan.LINES_SEQ] not in (0, s.scan[Scan.SEQ]):
+                    forget_lines(s)
                 end_passes(s)
                 s.counters[Counter.FULL_SCANS] += 1
                 s.scan[Scan.BUDGET] = 0

@@ -9,6 +9,7 @@ from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel, Policy
 from ksmbatch.kernels.fault import break_ksm, map_zero_page_of_ksm, unmap_page
 from ksmbatch.kernels.frame import map_frame, renumber
+from ksmbatch.kernels.lines import append_line, break_lines, line_led_by
 from ksmbatch.kernels.migrate import visit_ksm_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import stable_node_dup_del
@@ -35,6 +36,7 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     KSM,
+    LEN,
     MEMBER_NODE,
     MERGEABLE,
     NID,
@@ -147,9 +149,14 @@ def try_to_merge_two_pages(s, page, frame, other):
         if in_mergeable_vma(s, page):
             break_ksm(s, page)  # break_cow()
         return
-    node = stable_tree_insert(s, frame)
-    stable_tree_append(s, other, node)
-    stable_tree_append(s, page, node)
+    line = line_led_by(s, page, other, frame) if s.scan[Scan.LINES_SEQ] != 0 else NIL
+    length = int64(s.nodes[line, LEN])
+    node = stable_tree_insert(s, frame, line)
+    if line != NIL:
+        append_line(s, node, frame, page, other, length)
+    else:
+        stable_tree_append(s, other, node)
+        stable_tree_append(s, page, node)
     s.scan[Scan.VISIT] = Knob.MERGE_NS
 
 
@@ -190,6 +197,8 @@ def cmp_and_merge_page(s, page):
         if try_to_merge_with_zero_page(s, page, frame):
             return True
     s.counters[Counter.TREE_SEARCHES] += 1
+    if s.scan[Scan.LINES_SEQ] != 0:
+        break_lines(s, page, frame)
     kframe = stable_tree_search(s, frame)
     if kframe == frame and own_node == node:
         return True

@@ -8,11 +8,15 @@ from numpy import int64
 from ksmbatch.accel import inlined, kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
+    IN_LINE,
     IS_GATE,
+    IS_JOIN,
     IS_MERGED,
     IS_SKIP,
     IS_VISIT,
+    JOINED,
     MERGED,
+    MOST_NIDS,
     N_COHORTS,
     OLDEST,
     RENAMED_BY,
@@ -20,6 +24,7 @@ from ksmbatch.kernels.cohorts import (
     VISITS,
     WAS_UNSTABLE,
     calls_after,
+    class_of,
     cohort_of,
     count_marked,
     pass_gates,
@@ -27,8 +32,8 @@ from ksmbatch.kernels.cohorts import (
     rename_oldest,
 )
 from ksmbatch.kernels.cursor import is_due
-from ksmbatch.metrics import Counter
-from ksmbatch.state import PAGES_PER_BLOCK, SCANS_AHEAD, Knob, Scan
+from ksmbatch.metrics import Counter, NodeCounter
+from ksmbatch.state import MERGING, PAGES_PER_BLOCK, SCANS_AHEAD, Knob, Scan
 
 
 @inlined
@@ -39,6 +44,7 @@ def expect(s, phase, by):
     s.scan[Scan.PENDING_SKIPS] += by * ((phase & IS_SKIP) // IS_SKIP)
     s.scan[Scan.PENDING_WAS] += by * ((phase & WAS_UNSTABLE) // WAS_UNSTABLE)
     s.scan[Scan.PENDING_GATES] += by * ((phase & IS_GATE) // IS_GATE)
+    s.scan[Scan.PENDING_JOINS] += by * ((phase & IS_JOIN) // IS_JOIN)
 
 
 @kernel
@@ -61,31 +67,31 @@ def take_budget(s, visits):
 
 
 @kernel
-def pass_by(s, merged, visits, skips, was, gates):
+def pass_by(s, merged, visits, skips, was, gates, joins):
     """Passes of pages at rest: KSM pages in place, visits, skips; `was`: how many of those were in the unstable tree.
 
-    `gates`: visits that the checksum gate stops.
+    `gates`: visits that the checksum gate stops; `joins`: pages in line, which pass_joins() is told of, too.
     Mirrors: mm/ksm.c cmp_and_merge_page() where it finds nobody, should_skip_rmap_item()
     Writes: counters, scan.
     """
     searches = visits - gates
-    s.counters[Counter.PAGES_SCANNED] += merged + visits
+    s.counters[Counter.PAGES_SCANNED] += merged + visits + joins
     s.counters[Counter.PAGES_SKIPPED] += skips
     s.counters[Counter.PAGES_UNSHARED] += searches - was
-    s.counters[Counter.TREE_SEARCHES] += searches
+    s.counters[Counter.TREE_SEARCHES] += searches + joins
     cost = merged * s.knobs[Knob.KSM_VISIT_NS] + searches * s.knobs[Knob.SEARCH_NS] + skips * s.knobs[Knob.SKIP_NS]
-    cost += gates * s.knobs[Knob.CHECKSUM_NS]
+    cost += gates * s.knobs[Knob.CHECKSUM_NS] + joins * s.knobs[Knob.MERGE_NS]
     s.counters[Counter.KSMD_CPU_NS] += cost
     s.counters[Counter.TIME_NS] += cost
     if s.scan[Scan.CAREFUL]:
-        s.scan[Scan.BUDGET] -= merged + visits
+        s.scan[Scan.BUDGET] -= merged + visits + joins
     else:
-        take_budget(s, merged + visits)
+        take_budget(s, merged + visits + joins)
 
 
 @kernel
 def pass_pending(s):
-    """All pages at rest that are left of the open region are passed. Writes: as pass_by(), pass_gates()."""
+    """All pages at rest that are left of the open region are passed. Writes: as pass_by(), pass_gates(), pass_joins()."""
     pass_by(
         s,
         int64(s.scan[Scan.PENDING_MERGED]),
@@ -93,10 +99,46 @@ def pass_pending(s):
         int64(s.scan[Scan.PENDING_SKIPS]),
         int64(s.scan[Scan.PENDING_WAS]),
         int64(s.scan[Scan.PENDING_GATES]),
+        int64(s.scan[Scan.PENDING_JOINS]),
     )
+    if s.scan[Scan.PENDING_JOINS] != 0:
+        pass_joins(s, int64(s.scan[Scan.PASSED_TO]), int64(s.scan[Scan.REGION_END]))
+        s.scan[Scan.PENDING_JOINS] = 0
     if s.scan[Scan.PENDING_GATES] != 0:
         pass_gates(s, int64(s.scan[Scan.PASSED_TO]), int64(s.scan[Scan.REGION_END]))
     s.scan[Scan.PASSED_TO] = s.scan[Scan.REGION_END]
+
+
+@kernel
+def pass_joins(s, first, end):
+    """The pages in line of [first, end), of one block and of the mm under the cursor, are passed: they have joined their nodes.
+
+    Mirrors: mm/ksm.c try_to_merge_with_ksm_page(), stable_tree_append()
+    Writes: cohort, cohorts, counters, node_counters, mms, scan.
+    """
+    block = 1 + first // PAGES_PER_BLOCK
+    total = int64(0)
+    for nid in range(min(MOST_NIDS, s.trees.shape[1])):
+        for is_remote in range(2):
+            cohort = class_of(nid, nid + is_remote)
+            n_pages = int64(s.cohorts[block, cohort])
+            if n_pages != 0 and end - first != PAGES_PER_BLOCK:
+                n_pages = int64(0)
+                for page in range(first, end):
+                    n_pages += int64(s.cohort[page] == cohort)
+            s.cohorts[block, cohort] -= n_pages
+            s.node_counters[nid, NodeCounter.FRAMES] -= n_pages
+            s.node_counters[nid, NodeCounter.REMOTE_MAPPINGS] += is_remote * n_pages
+            total += n_pages
+    for page in range(first, end):
+        cohort = s.cohort[page]
+        s.cohort[page] = JOINED if cohort >= IN_LINE else cohort
+    s.cohorts[block, JOINED] += total
+    s.scan[Scan.N_JOINED] += total
+    s.mms[s.scan[Scan.CUR_MM], MERGING] += total
+    s.counters[Counter.FRAMES_IN_USE] -= total
+    s.counters[Counter.PAGES_SHARING] += total
+    s.counters[Counter.PAGES_MERGED] += total
 
 
 @kernel
@@ -104,13 +146,15 @@ def sum_passes(s, first, end):
     """What passing the pages at rest of [first, end) comes to in this scan; those that are due were visited, and are counted.
 
     Reads: cohort, cohorts, gated, changed, calendar.
-    Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree; visits that the gate stops.
+    Returns: KSM pages in place, visits, skips; how many of those were in the unstable tree; visits that the gate stops; pages
+    in line.
     """
     merged = int64(0)
     visits = int64(0)
     skips = int64(0)
     was = int64(0)
     gates = int64(0)
+    joins = int64(0)
     for page in range(first, end):
         if s.cohort[page] != 0 and not is_due(s, page, int64(s.scan[Scan.SEQ])):
             phase = pass_of(s, page)
@@ -119,29 +163,33 @@ def sum_passes(s, first, end):
             skips += (phase & IS_SKIP) // IS_SKIP
             was += (phase & WAS_UNSTABLE) // WAS_UNSTABLE
             gates += (phase & IS_GATE) // IS_GATE
-    return merged, visits, skips, was, gates
+            joins += (phase & IS_JOIN) // IS_JOIN
+    return merged, visits, skips, was, gates, joins
 
 
 @kernel
 def catch_up(s):
     """Brings time and counters to where the cursor is: the pages at rest before the page under visit are passed.
 
-    Writes: as pass_by(), pass_gates().
+    Writes: as pass_by(), pass_gates(), pass_joins().
     """
     first = int64(s.scan[Scan.PASSED_TO])
     end = int64(s.scan[Scan.CUR_PAGE]) - 1
     if s.scan[Scan.REGION_END] == 0 or end <= first:
         return
-    merged, visits, skips, was, gates = sum_passes(s, first, end)
+    merged, visits, skips, was, gates, joins = sum_passes(s, first, end)
     s.scan[Scan.PENDING_MERGED] -= merged
     s.scan[Scan.PENDING_VISITS] -= visits
     s.scan[Scan.PENDING_SKIPS] -= skips
     s.scan[Scan.PENDING_WAS] -= was
     s.scan[Scan.PENDING_GATES] -= gates
+    s.scan[Scan.PENDING_JOINS] -= joins
+    if joins != 0:
+        pass_joins(s, first, end)
     if gates != 0:
         pass_gates(s, first, end)
     s.scan[Scan.PASSED_TO] = end
-    pass_by(s, merged, visits, skips, was, gates)
+    pass_by(s, merged, visits, skips, was, gates, joins)
 
 
 @kernel
@@ -164,7 +212,11 @@ def expected_passes(s, first, end):
         was += n_pages * ((phase >> 3) & 1)
     was -= count_marked(s, s.gated[(s.scan[Scan.SEQ] - 1) & 1], first, end, WAS_UNSTABLE)
     gates = count_marked(s, s.changed, first, end, IS_VISIT)
-    return int64(s.cohorts[block, MERGED]), visits, skips, was, gates
+    joins = int64(0)
+    if s.scan[Scan.LINES_SEQ] != 0 and s.scan[Scan.LINES_SEQ] != s.scan[Scan.SEQ]:
+        for cohort in range(IN_LINE, s.cohorts.shape[1]):
+            joins += s.cohorts[block, cohort]
+    return int64(s.cohorts[block, MERGED]) + int64(s.cohorts[block, JOINED]), visits, skips, was, gates, joins
 
 
 @kernel
@@ -175,6 +227,9 @@ def begin_passes(s):
     seq = int64(s.scan[Scan.SEQ])
     rename_oldest(s, cohort_of(OLDEST, seq), cohort_of(OLDEST - RENAMED_BY, seq))
     s.cohorts[0, MERGED] = IS_MERGED
+    s.cohorts[0, JOINED] = IS_MERGED
+    for cohort in range(IN_LINE, s.cohorts.shape[1]):
+        s.cohorts[0, cohort] = 0 if s.scan[Scan.LINES_SEQ] == 0 else IS_JOIN
     s.cohorts[0, SEARCHING] = IS_VISIT | WAS_UNSTABLE
     for cohort in range(FIRST_COHORT, FIRST_COHORT + N_COHORTS):
         calls = calls_after(cohort, seq)

@@ -13,6 +13,8 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
+    IN_LINE,
+    JOINED,
     MERGED,
     PERIOD,
     SATURATED,
@@ -30,8 +32,13 @@ from ksmbatch.kernels.passing import catch_up, end_passes, expect
 from ksmbatch.state import (
     AGE,
     CHECKSUM,
+    FRAME,
+    HEAD,
     ITEM_FLAGS,
     ITEM_NID,
+    KPFN,
+    MAPCOUNT,
+    MEMBER_NODE,
     PAGES_PER_BLOCK,
     PAGES_PER_WORD,
     PARITY,
@@ -39,9 +46,11 @@ from ksmbatch.state import (
     RESTING,
     SCANS_AHEAD,
     SKIPS,
+    STABLE,
     UNSTABLE,
     UNSTABLE_AT,
     WATCHED,
+    Knob,
     Scan,
 )
 
@@ -54,21 +63,52 @@ def rest(s, page, cohort):
 
 
 @kernel
+def write_joined(s, page):
+    """Writes to the row of `page`, which joined a stable node when it was passed in line, what came of it: it is MERGED.
+
+    Mirrors: what should_skip_rmap_item() and cmp_and_merge_page() leave, when it was looked at for the second time
+    Writes: pages, page_bytes, frames, cohort, cohorts, scan.
+    """
+    s.cohort[page] = MERGED
+    s.cohorts[1 + page // PAGES_PER_BLOCK, JOINED] -= 1
+    s.cohorts[1 + page // PAGES_PER_BLOCK, MERGED] += 1
+    s.scan[Scan.N_JOINED] -= 1
+    s.frames[page, MAPCOUNT] = 0
+    s.pages[page, FRAME] = s.nodes[s.members[s.pages[page, HEAD], MEMBER_NODE], KPFN]
+    s.page_bytes[page, ITEM_FLAGS] |= STABLE
+    s.page_bytes[page, AGE] += s.knobs[Knob.SMART_SCAN]
+
+
+@entry_kernel
+def write_all_joined(s):
+    """No page is JOINED any more. Writes: as write_joined()."""
+    if s.scan[Scan.N_JOINED] == 0:
+        return
+    for block in range(len(s.cohorts) - 1):
+        if s.cohorts[1 + block, JOINED] != 0:
+            for page in range(block * PAGES_PER_BLOCK, min((block + 1) * PAGES_PER_BLOCK, len(s.pages))):
+                if s.cohort[page] == JOINED:
+                    write_joined(s, page)
+
+
+@kernel
 def show(s, page, seq):
     """Writes to the rmap_item of `page`, which is at rest and was passed last by scan `seq`, what its passes came to.
 
     Mirrors: what should_skip_rmap_item() and cmp_and_merge_page() leave in an rmap_item
     Writes: pages, page_bytes.
     """
+    if s.cohort[page] == JOINED:
+        write_joined(s, page)
     cohort = int64(s.cohort[page])
+    if cohort == MERGED or cohort >= IN_LINE:
+        return
     unstable = cohort == SEARCHING
     if cohort >= FIRST_COHORT:
         calls = calls_after(cohort, seq)
         s.page_bytes[page, AGE] = calls if calls < SATURATED else SATURATED + (calls - SATURATED) % PERIOD
         s.page_bytes[page, SKIPS] = SKIPS_LEFT[calls]
         unstable = VISITS[calls] and calls >= 2
-    if cohort == MERGED:
-        return
     s.pages[page, CHECKSUM] = last_checksum(s, page)
     flags = int64(s.page_bytes[page, ITEM_FLAGS])
     if unstable and not is_gated(s, page, seq):

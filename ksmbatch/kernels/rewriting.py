@@ -9,6 +9,7 @@ from numpy import int64
 from ksmbatch.accel import kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
+    IN_LINE,
     NEXT_VISIT,
     SEARCHING,
     calls_after,
@@ -18,6 +19,7 @@ from ksmbatch.kernels.cohorts import (
     note_changed,
 )
 from ksmbatch.kernels.cursor import last_pass, make_due
+from ksmbatch.kernels.lines import leave_line
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.resting import wake
 from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING
@@ -32,6 +34,9 @@ def change(s, page, old, content):
     """
     cohort = int64(s.cohort[page])
     if cohort == 0:
+        return
+    if cohort >= IN_LINE:
+        leave_line(s, page)
         return
     if cohort < SEARCHING:
         wake(s, page)

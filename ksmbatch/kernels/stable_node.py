@@ -65,6 +65,16 @@ def alloc_stable_node(s, content, frame, nid):
     return node
 
 
+@inlined
+def begin_planned_node(s, node, frame):
+    """As alloc_stable_node(), of a node that was planned, and has its members. Writes: nodes."""
+    s.nodes[node, KPFN] = frame
+    s.nodes[node, LEN] = 0
+    s.nodes[node, WHERE] = FREE
+    for column in (SETTLED, FOUND, STALE_DUPS):  # what a line keeps there
+        s.nodes[node, column] = 0
+
+
 @kernel
 def free_stable_node(s, node):
     """Gives the slot back.

@@ -29,6 +29,7 @@ from ksmbatch.kernels.stable_chain import (
 from ksmbatch.kernels.stable_node import (
     NOW,
     alloc_stable_node,
+    begin_planned_node,
     change_length,
     is_chain,
     is_page_sharing_candidate,
@@ -257,8 +258,8 @@ def stable_tree_search(s, frame):
 
 
 @kernel
-def stable_tree_insert(s, frame):
-    """Makes a stable node for `frame`, which has just become a KSM page.
+def stable_tree_insert(s, frame, planned):
+    """Makes a stable node for `frame`, which has just become a KSM page: the `planned` one, NIL: any.
 
     Mirrors: mm/ksm.c stable_tree_insert()
     Writes: nodes, frames, counters, stable_*, scan. Returns: the node.
@@ -266,7 +267,11 @@ def stable_tree_insert(s, frame):
     nid = get_kpfn_nid(s, frame)
     content = int64(s.frames[frame, FRAME_CONTENT])
     found, _, node = stable_walk(s, nid, content, NO_PRUNE)
-    new = alloc_stable_node(s, content, frame, nid)
+    if planned != NIL:
+        new = planned
+        begin_planned_node(s, new, frame)
+    else:
+        new = alloc_stable_node(s, content, frame, nid)
     if found == NO_FRAME:
         tree_insert(s, new, nid)
     else:
