@@ -64,9 +64,8 @@ class Outcome:
 
 
 _DONE = Outcome()
-_HARMLESS = frozenset(
-    {Spawn, Mmap, DenseWrite, Read, Online, Scan, FullScan, SetKnob}
-)  # to pages of which not all is written up
+# to pages about which not all is written up
+_HARMLESS = frozenset({Spawn, Mmap, DenseWrite, Read, Online, Scan, FullScan, SetKnob})
 _STATUS = {
     Move.ABSENT: "ENOENT",
     Move.ZERO: "EFAULT",

@@ -106,17 +106,29 @@ class StateView:
         return plain + [dup for dups in self.chains.values() for dup in dups] + self.migrate
 
     @cached_property
+    def lines(self) -> list[int]:
+        """The stable nodes that are still to be, for pages in line, and those that were."""
+        return chase(self.nodes, self.scan[Scan.LAST_LINE], state.LINE_MADE_BEFORE)
+
+    @cached_property
+    def planned(self) -> list[int]:
+        """The stable nodes that are still to be."""
+        return [line for line in self.lines if self.nodes[line][state.WHERE] == state.PLANNED]
+
+    @cached_property
     def hlists(self) -> dict[int, list[int]]:
         """Stable node -> its members."""
-        return {
-            node: [member for member in listed if self.members[member][state.MEMBER_PAGE] >= 0]
-            for node, listed in self.listed_members.items()
-        }
+        return {node: self.present(self.listed_members[node]) for node in self.placed}
+
+    def present(self, listed: list[int]) -> list[int]:
+        """Of the `listed` members those that have not left."""
+        return [member for member in listed if self.members[member][state.MEMBER_PAGE] >= 0]
 
     @cached_property
     def listed_members(self) -> dict[int, list[int]]:
-        """Stable node -> its members, and those that have left but are still in the list."""
-        return {node: chase(self.members, self.nodes[node][state.FIRST], state.MEMBER_NEXT) for node in self.placed}
+        """Stable node, placed or planned -> its members, and those that have left but are still in the list."""
+        nodes = self.placed + self.planned
+        return {node: chase(self.members, self.nodes[node][state.FIRST], state.MEMBER_NEXT) for node in nodes}
 
     @cached_property
     def slots(self) -> list[int]:

@@ -106,6 +106,44 @@ def pages_awake_are_expected(v: StateView) -> Faults:
     yield from all_hold("awake, and not expected: page", due, pages)
 
 
+def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
+    """A planned node has two leaders, which are not in line, and behind them the pages in line, all alike."""
+    in_line = list[int]()
+    for node in v.planned:
+        row = v.nodes[node]
+        listed = v.present(v.listed_members[node])
+        yield from differs(f"length of line {node}", row[state.LEN], len(listed))
+        pages = np.array([v.members[member][state.MEMBER_PAGE] for member in listed], np.int64)
+        yield from all_hold(
+            f"in line {node}, and its head is elsewhere: page", v.state.pages[pages, state.HEAD] == listed, pages
+        )
+        leaders = {row[state.LEADER] - 1, row[state.SECOND] - 1} - {-1} if listed else set()
+        leads = v.item_flags[pages] & state.LEADS != 0
+        if set(pages[leads].tolist()) != leaders:
+            yield f"line {node} is led by {sorted(pages[leads].tolist())}, and says {sorted(leaders)}"
+        in_line += pages[~leads].tolist()
+        content = v.state.frames[v.frame[pages[~leads]], state.FRAME_CONTENT]
+        yield from all_hold(f"in line {node} for another content: page", content == row[state.CONTENT], pages[~leads])
+    if sorted(in_line) != np.flatnonzero(v.state.cohort >= IN_LINE).tolist():
+        yield f"{len(in_line)} pages in line are members of lines, of {(v.state.cohort >= IN_LINE).sum()}"
+    named = v.state.by_content[:, :, state.RESTING].ravel()
+    yield from all_hold("named as a line, and is none: node", np.isin(-named[named < 0], v.planned), -named[named < 0])
+
+
+def nobody_is_in_line_while_lines_are_passed(v: StateView) -> Faults:
+    """Lines are of the present scan, or of the last one while none is in progress."""
+    if v.scan[Scan.LINES_SEQ] == 0:
+        yield from differs("pages in line", (v.state.cohort >= IN_LINE).sum(), 0)
+        yield from differs("the line made last", v.scan[Scan.LAST_LINE], NIL)
+    else:
+        yield from differs("the scan that made lines", v.scan[Scan.LINES_SEQ], v.scan[Scan.SEQ])
+
+
+def joined_pages_are_recounted(v: StateView) -> Faults:
+    """Pages whose rows do not say yet what they map."""
+    yield from differs("pages joined", v.scan[Scan.N_JOINED], (v.state.cohort == JOINED).sum())
+
+
 def no_region_is_open(v: StateView) -> Faults:
     """Between two calls of kernels the cursor is in no region of which passes are still to be counted."""
     yield from differs("the end of the open region", v.scan[Scan.REGION_END], 0)

@@ -19,11 +19,12 @@ def stable_nodes_are_where_they_say(v: StateView) -> Faults:
         (state.IN_TREE, [node for tree in v.trees for node in tree]),
         (state.IN_CHAIN, [dup for dups in v.chains.values() for dup in dups]),
         (state.IN_MIGRATE, v.migrate),
+        (state.PLANNED, v.planned),
         (state.FREE, free),
     ):
         wrong = [node for node in found if v.nodes[node][state.WHERE] != where]
         yield from (f"node {node} says {v.nodes[node][state.WHERE]}, and is at {where}" for node in wrong)
-    yield from partition("nodes", [*v.placed, *v.chains, *free], len(v.nodes))
+    yield from partition("nodes", [*v.placed, *v.chains, *v.planned, *free], len(v.nodes))
     previous = [v.nodes[node][state.PREV] for node in v.migrate]
     yield from linked("migrate_nodes", v.migrate, previous)
 
