@@ -254,9 +254,9 @@ def compile_all() -> None:
 def _pages(s: state.State) -> dict[str, list[int]]:
     """What every page maps, and what its rmap_item says; what hangs in the stable trees."""
     view = StateView(s)
-    frame = s.pages[:, state.FRAME]
+    frame = view.frame
     mapped = frame != state.NO_FRAME
-    item = view.item_flags.copy()
+    item = view.item_flags & np.uint8(0xFF & ~state.LEADS)
     item[item & state.UNSTABLE == 0] &= np.uint8(0xFF & ~state.PARITY)  # of a tree that it has left
     shown = {
         "frame": frame,
@@ -264,8 +264,12 @@ def _pages(s: state.State) -> dict[str, list[int]]:
         "flags": s.page_bytes[:, state.PAGE_FLAGS],
         "item": item,
         "checksum": np.where(view.item_flags & state.ITEM != 0, view.checksum, -1),
-        "mapcount": s.frames[:, state.MAPCOUNT],
-        "nid": np.where(s.frames[:, state.MAPCOUNT] > 0, s.frame_bytes[:, state.FRAME_NID], 0),
-        "trees": view.state.by_content[:, :, state.STABLE_AT].ravel(),
+        "mapcount": view.mapcount,
+        "nid": np.where(view.mapcount > 0, s.frame_bytes[:, state.FRAME_NID], 0),
     }
-    return {name: array.tolist() for name, array in shown.items()}
+    # the frames of what hangs in the trees, dup by dup: which slot a stable node has is nobody's business
+    hanging = [view.chains.get(node, [node]) for tree in view.trees for node in tree]
+    frames = [view.nodes[node][state.KPFN] for nodes in hanging for node in [*nodes, 0]]
+    # ... and whose rmap_items they have
+    members = [view.members[member][state.MEMBER_PAGE] for nodes in hanging for node in nodes for member in view.hlists[node]]
+    return {name: array.tolist() for name, array in shown.items()} | {"trees": frames, "members": members}
