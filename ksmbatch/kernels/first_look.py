@@ -62,6 +62,16 @@ def hint_content(s, page):
 
 
 @inlined
+def hint_line(s, page):
+    """As hint_content(), later, for the line in which `page` may get, and its row of `by_content` is there. Reads: as that."""
+    content = int64(s.frames[page, FRAME_CONTENT])
+    if 0 <= content < s.by_content.shape[1]:
+        line = -int64(s.by_content[tree_of(s, s.frame_bytes[page, FRAME_NID]), content, RESTING])
+        if line > 0:
+            prefetch(s.nodes, line)
+
+
+@inlined
 def is_alone_for_now(s, page, frame, tree, content):
     """As retire.is_alone(), for a page that had no rmap_item, and without telling anybody. Reads: page_bytes, by_content."""
     if s.frames[frame, MAPCOUNT] != 1:
@@ -106,6 +116,7 @@ def visit_unknown(s, first, mm, lines):
             break
         if page + AHEAD < end:
             hint_content(s, page + AHEAD)
+            hint_line(s, page + AHEAD // 2)
         content = int64(s.frames[frame, FRAME_CONTENT])
         tree = tree_of(s, s.frame_bytes[frame, FRAME_NID])
         s.page_bytes[page, ITEM_FLAGS] = flags & FREED | ITEM

@@ -17,7 +17,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.cohorts import IN_LINE, IS_JOIN, IS_VISIT, MOST_NIDS, class_of
 from ksmbatch.kernels.cursor import mm_of
-from ksmbatch.kernels.looking import must_be_visited
+from ksmbatch.kernels.looking import lively_trees, must_be_visited
 from ksmbatch.kernels.members import LEFT_IT, add_member, drop_member, free_member
 from ksmbatch.kernels.passing import catch_up
 from ksmbatch.kernels.resting import rest, wake
@@ -311,16 +311,22 @@ def first_that_looks_or_waits(s, first, end, lively):
     A page that would just prune the chain in which its own dup is does so on the spot: nothing but the delay begins anew.
     Writes: scan, and as meets_something(), may_prune(), take_apart(). Returns: the page, which may be at rest still; `end`.
     """
+    if not lively_trees(s):
+        return end
     for page in range(first, end):
         phase = int64(s.cohorts[0, s.cohort[page]])
         if phase & IS_VISIT and must_be_visited(s, page, lively):
             return page
-        if phase & IS_JOIN and must_step_out(s, page):
+        if not phase & IS_JOIN:
+            continue
+        if must_step_out(s, page):
             s.scan[Scan.CUR_PAGE] = page + 1
             catch_up(s)
             s.scan[Scan.CUR_PAGE] = page
             take_apart(s, tree_of(s, s.frame_bytes[page, FRAME_NID]), int64(s.frames[page, FRAME_CONTENT]))
             return page
+        if not lively_trees(s):
+            break
     return end
 
 
