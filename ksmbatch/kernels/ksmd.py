@@ -13,7 +13,7 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees
+from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
@@ -75,6 +75,8 @@ def start_scan(s):
     for nid in range(n_nids):
         reset_unstable_tree(s, nid)
     s.scan[Scan.LOG_END] = 0
+    if s.scan[Scan.SEQ] == 0:
+        watch_for_the_lowest(s)
     begin_passes(s)
     enter_mm(s, int64(s.scan[Scan.SLOT_FIRST]))
 

@@ -145,6 +145,26 @@ def watch_for(s, lively):
             s.trees[WATCH_LOW, nid], s.trees[WATCH_HIGH, nid] = widened(low, high, n_held // NARROW)
 
 
+@inlined
+def watch_for_the_lowest(s):
+    """Nobody rests yet: the lowest contents are watched for, so that no block need be looked through for them.
+
+    The lowest of all is the page of zeros, which has the chain if any content has one, and hangs at the tree's left end.
+    Reads: rank. Writes: trees.
+    """
+    n_held = s.by_content.shape[1]
+    high = min(2 * WIDER, n_held // NARROW)
+    if high == 0:
+        return
+    n_before = min(int64(s.rank[high]) - high, (len(s.rank) - n_held) // NARROW)
+    for nid in range(s.trees.shape[1]):
+        s.trees[WATCHED, nid] = 1
+        s.trees[WATCH_FIRST, nid] = n_held
+        s.trees[WATCH_END, nid] = n_held + n_before
+        s.trees[WATCH_LOW, nid] = -1
+        s.trees[WATCH_HIGH, nid] = high
+
+
 @kernel
 def watch_block(s, block):
     """Looks through the pages of `block` for those to watch. Reads: trees, pages, page_bytes. Writes: watch, watch_of_block."""
