@@ -175,7 +175,7 @@ def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
     return [
         (s.nodes, n_nodes * s.nodes.strides[0]),
         (of_ksm, n_nodes * of_ksm.strides[0]),
-        (s.members, int(held.sum()) * s.members.strides[0]),
+        (s.members, int(held.sum()) * 17 // 16 * s.members.strides[0]),  # and pages that are rewritten, and merge later
     ]
 
 
