@@ -207,6 +207,9 @@ class Scan(IntEnum):
     WATCH = 37  # how often other contents came to be watched for
     N_SEARCHERS = 38  # cohorts listed in `due` of which pages of the open region search; -1: not listed yet
     PENDING_GATES = 39  # of PENDING_VISITS those that the checksum gate stops
+    NEXT_WATCHED = (
+        40  # of the open region, the pages from the cursor to before this one are not in `watch`; -1: nobody has looked
+    )
 
 
 class State(NamedTuple):

@@ -13,7 +13,7 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees, watch_for_the_lowest
+from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
@@ -156,6 +156,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     """
     first = int64(s.scan[Scan.CUR_PAGE])
     s.scan[Scan.N_SEARCHERS] = UNKNOWN
+    s.scan[Scan.NEXT_WATCHED] = UNKNOWN
     due = rouse_the_due(s, first, end)
     merged, visits, skips, was, gates = expected_passes(s, first, end)
     costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]
@@ -234,7 +235,7 @@ def page_to_visit(s, lively):
         list_due(s, int64(s.scan[Scan.CUR_PAGE]), int64(s.scan[Scan.REGION_END]))
     k = int64(s.scan[Scan.NEXT_DUE])
     due = int64(s.due[DUE_PAGE, k]) if k < s.scan[Scan.N_DUE] else int64(s.scan[Scan.REGION_END])
-    if lively and s.scan[Scan.PENDING_VISITS] != 0:
+    if lively and s.scan[Scan.PENDING_VISITS] != 0 and not is_none_watched(s, due, lively):
         looking = first_that_looks(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
         if looking < due:
             s.scan[Scan.CUR_PAGE] = looking
