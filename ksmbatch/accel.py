@@ -168,8 +168,8 @@ def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001
         byte, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # to be written, to be kept in all caches, data
-        builder.call(ask, [builder.inttoptr(place, byte), number(1), number(3), number(1)])
+        # to be read, which asks for less than to be written, and nobody else has the line; to be kept in all caches, data
+        builder.call(ask, [builder.inttoptr(place, byte), number(0), number(3), number(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate

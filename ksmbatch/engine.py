@@ -160,8 +160,8 @@ def simulate(
 
 
 def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
-    """What writing all pages for the first time uses, and ksmd's first look at them: arrays, and how many bytes of each."""
-    return [(s.cohort, s.cohort.nbytes)]
+    """What writing all pages for the first time uses, and ksmd's looks at them: arrays, and how many bytes of each."""
+    return [(array, array.nbytes) for array in (s.cohort, s.calendar, s.gated, s.changed, s.watch)]
 
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
@@ -175,7 +175,7 @@ def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
     return [
         (s.nodes, n_nodes * s.nodes.strides[0]),
         (of_ksm, n_nodes * of_ksm.strides[0]),
-        (s.members, int(held.sum()) * s.members.strides[0]),
+        (s.members, int(held.sum()) * 17 // 16 * s.members.strides[0]),  # and pages that are rewritten, and merge later
     ]
 
 

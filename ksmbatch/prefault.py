@@ -17,12 +17,12 @@ import numpy as np
 
 _MADV_POPULATE_WRITE: Final = 23
 _STEP: Final = 2**25  # bytes cleared by one call, which nothing can interrupt
-_LEAST: Final = 2**23  # bytes of an array for which a thread pays
+_LEAST: Final = 2**23  # bytes for which a thread pays
 
 
 def at_once(array: np.ndarray) -> None:
     """Returns when all of `array` is there; uses all cores."""
-    steps = list(_steps(array, array.nbytes))
+    steps = list(_steps(array, array.nbytes)) if array.nbytes >= _LEAST else []
     n_threads = min(os.cpu_count() or 1, len(steps))
     if n_threads > 1:
         with ThreadPoolExecutor(n_threads, "ksmbatch-memory") as threads:
@@ -32,7 +32,8 @@ def at_once(array: np.ndarray) -> None:
 @contextmanager
 def meanwhile(arrays: Sequence[tuple[np.ndarray, int]]) -> Iterator[None]:
     """While the body runs, the first bytes, so many as are named, of each array are seen to, one array after the other."""
-    steps = [step for array, n_bytes in arrays for step in _steps(array, n_bytes)]
+    pays = sum(n_bytes for _, n_bytes in arrays) >= _LEAST
+    steps = [step for array, n_bytes in arrays if pays for step in _steps(array, n_bytes)]
     ended = threading.Event()
 
     def work() -> None:
@@ -53,10 +54,8 @@ def meanwhile(arrays: Sequence[tuple[np.ndarray, int]]) -> Iterator[None]:
 
 
 def _steps(array: np.ndarray, n_bytes: int) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of whole pages of memory within the first `n_bytes` of `array`, if these are many."""
+    """(address, bytes) of whole pages of memory within the first `n_bytes` of `array`."""
     n_bytes = min(n_bytes, array.nbytes)
-    if n_bytes < _LEAST:
-        return
     address = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
     end = (array.ctypes.data + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
     for start in range(address, end, _STEP):

@@ -72,12 +72,18 @@ def class_of(nid, knid):
 
 
 @inlined
-def is_stopped_by_gate(s, content):
-    """Whether a visit to a page that has come to hold `content` finds just that it has changed. Reads: knobs, by_content.
+def gate_comes_first(s):
+    """Whether a visit to a page with another content finds just that it has changed. Reads: knobs, checksum_class.
 
     6.1 looks for it in the stable tree first; and where contents share checksums it may seem not to have changed.
     """
-    return content >= s.by_content.shape[1] and s.knobs[Knob.KERNEL] >= Kernel.V6_12 and len(s.checksum_class) == 0
+    return s.knobs[Knob.KERNEL] >= Kernel.V6_12 and len(s.checksum_class) == 0
+
+
+@inlined
+def is_stopped_by_gate(s, content):
+    """Whether that is so of a page that has come to hold `content`, and nothing else follows. Reads: knobs, by_content."""
+    return content >= s.by_content.shape[1] and gate_comes_first(s)
 
 
 @inlined

@@ -14,7 +14,7 @@ from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
 from ksmbatch.kernels.lines import break_all_lines, first_that_looks_or_waits, follow_up, forget_lines
-from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, lively_trees
+from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
@@ -79,6 +79,8 @@ def start_scan(s):
     for nid in range(n_nids):
         reset_unstable_tree(s, nid)
     s.scan[Scan.LOG_END] = 0
+    if s.scan[Scan.SEQ] == 0:
+        watch_for_the_lowest(s)
     begin_passes(s)
     enter_mm(s, int64(s.scan[Scan.SLOT_FIRST]))
 
@@ -158,6 +160,7 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
     """
     first = int64(s.scan[Scan.CUR_PAGE])
     s.scan[Scan.N_SEARCHERS] = UNKNOWN
+    s.scan[Scan.NEXT_WATCHED] = UNKNOWN
     due = rouse_the_due(s, first, end)
     merged, visits, skips, was, gates, joins = expected_passes(s, first, end)
     costs = s.knobs[Knob.SKIP_NS : Knob.ZERO_MERGE_NS + 1]
@@ -245,7 +248,7 @@ def page_to_visit(s, lively):
             s.scan[Scan.CUR_PAGE] = looking
             wake(s, looking)
             return looking
-    elif lively and s.scan[Scan.PENDING_VISITS] != 0:
+    elif lively and s.scan[Scan.PENDING_VISITS] != 0 and not is_none_watched(s, due, lively):
         looking = first_that_looks(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
         if looking < due:
             s.scan[Scan.CUR_PAGE] = looking

@@ -23,6 +23,7 @@ from ksmbatch.state import (
     PAGES_PER_BLOCK,
     PAGES_PER_WORD,
     SEARCHER,
+    STABLE_LOGGED,
     UNSTABLE_EXACT,
     WATCH_END,
     WATCH_FIRST,
@@ -36,7 +37,7 @@ from ksmbatch.state import (
 WIDER = int64(16)  # how much more is watched than is needed at the time
 IN_VAIN = int64(64)  # of as many pages one may be looked at for nothing before other contents are watched for
 MANY = int64(8)  # one in so many pages is many, of a block: that is looked through for those to watch at once
-UNKNOWN = int64(-1)  # scan[N_SEARCHERS]: nobody has looked for them
+UNKNOWN = int64(-1)  # scan[N_SEARCHERS], scan[NEXT_WATCHED]: nobody has looked for them
 NARROW, FEW = int64(16), int64(256)  # one in so many contents is few, and very few
 
 
@@ -135,6 +136,7 @@ def watch_for(s, lively):
     """
     n_held = s.by_content.shape[1]
     s.scan[Scan.WATCH] += 1
+    s.scan[Scan.NEXT_WATCHED] = UNKNOWN
     for nid in range(s.trees.shape[1]):
         s.trees[WATCHED, nid] = 0
         if (lively >> (nid & 31)) & 1 and s.trees[LOOK_KNOWN, nid]:
@@ -143,6 +145,26 @@ def watch_for(s, lively):
             s.trees[WATCH_FIRST, nid], s.trees[WATCH_END, nid] = widened(first, end, (len(s.rank) - n_held) // NARROW)
             low, high = int64(s.trees[LOOK_LOW, nid]), int64(s.trees[LOOK_HIGH, nid])
             s.trees[WATCH_LOW, nid], s.trees[WATCH_HIGH, nid] = widened(low, high, n_held // NARROW)
+
+
+@inlined
+def watch_for_the_lowest(s):
+    """Nobody rests yet: the lowest contents are watched for, so that no block need be looked through for them.
+
+    The lowest of all is the page of zeros, which has the chain if any content has one, and hangs at the tree's left end.
+    Reads: rank. Writes: trees.
+    """
+    n_held = s.by_content.shape[1]
+    high = min(2 * WIDER, n_held // NARROW)
+    if high == 0:
+        return
+    n_before = min(int64(s.rank[high]) - high, (len(s.rank) - n_held) // NARROW)
+    for nid in range(s.trees.shape[1]):
+        s.trees[WATCHED, nid] = 1
+        s.trees[WATCH_FIRST, nid] = n_held
+        s.trees[WATCH_END, nid] = n_held + n_before
+        s.trees[WATCH_LOW, nid] = -1
+        s.trees[WATCH_HIGH, nid] = high
 
 
 @kernel
@@ -193,6 +215,25 @@ def is_block_watched(s, block):
     return True
 
 
+@inlined
+def is_none_watched(s, end, lively):
+    """Whether it is known of the pages from the cursor to before `end`, in the open region, that none of them must look.
+
+    Reads: scan, trees.
+    """
+    if s.scan[Scan.NEXT_WATCHED] < end:
+        return False
+    for nid in range(1 if s.knobs[Knob.MERGE_ACROSS_NODES] else s.trees.shape[1]):
+        if (lively >> (nid & 31)) & 1 and (
+            s.trees[UNSTABLE_EXACT, nid]
+            or s.trees[STABLE_LOGGED, nid]
+            or not s.trees[LOOK_KNOWN, nid]
+            or not is_covered(s, nid)
+        ):
+            return False
+    return True
+
+
 @kernel
 def first_that_looks(s, first, end, lively):
     """The first of the pages [first, end), of one block, none of them due, that must look, see above; `end` if none must.
@@ -221,17 +262,20 @@ def first_that_looks(s, first, end, lively):
             s.scan[Scan.LOOKED_IN_VAIN] = before  # to watch would not have helped
         return found
     mask = int64(-1) << (first % PAGES_PER_WORD)
-    for word in range(first // PAGES_PER_WORD, (end + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
+    beyond = max(end, int64(s.scan[Scan.REGION_END]))
+    for word in range(first // PAGES_PER_WORD, (beyond + PAGES_PER_WORD - 1) // PAGES_PER_WORD):
         bits = int64(s.watch[word]) & mask
         mask = int64(-1)
         while bits:
             page = word * PAGES_PER_WORD + lowest_bit(bits)
             bits &= bits - 1
             if page >= end:
+                s.scan[Scan.NEXT_WATCHED] = page
                 return end
             if must_be_visited(s, page, lively):
                 return page
             s.scan[Scan.LOOKED_IN_VAIN] += 1
+    s.scan[Scan.NEXT_WATCHED] = beyond
     return end
 
 

@@ -6,6 +6,7 @@ Which passes may be left to it is decided by `retire`; what a single one is, is 
 from numpy import int64
 
 from ksmbatch.accel import inlined, kernel
+from ksmbatch.kernels.bits import count_bits
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
     IN_LINE,
@@ -33,7 +34,7 @@ from ksmbatch.kernels.cohorts import (
 )
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.metrics import Counter, NodeCounter
-from ksmbatch.state import MERGING, PAGES_PER_BLOCK, SCANS_AHEAD, Knob, Scan
+from ksmbatch.state import MERGING, PAGES_PER_BLOCK, PAGES_PER_WORD, SCANS_AHEAD, Knob, Scan
 
 
 @inlined
@@ -192,6 +193,15 @@ def catch_up(s):
     pass_by(s, merged, visits, skips, was, gates, joins)
 
 
+@inlined
+def cohorts_in_use(s):
+    """All cohorts that any page is of have lower numbers: in each scan a new one begins, until the numbers are used up.
+
+    Reads: scan.
+    """
+    return min(FIRST_COHORT + s.scan[Scan.SEQ] + 1, s.cohorts.shape[1])
+
+
 @kernel
 def expected_passes(s, first, end):
     """As sum_passes(), for the pages from the cursor to `end`, all of one block, of which nobody is due and at rest.
@@ -204,14 +214,17 @@ def expected_passes(s, first, end):
     visits = int64(0)
     skips = int64(0)
     was = int64(0)
-    for cohort in range(s.cohorts.shape[1]):
+    for cohort in range(cohorts_in_use(s)):
         n_pages = int64(s.cohorts[block, cohort])
         phase = int64(s.cohorts[0, cohort])
         visits += n_pages * ((phase >> 1) & 1)
         skips += n_pages * ((phase >> 2) & 1)
         was += n_pages * ((phase >> 3) & 1)
-    was -= count_marked(s, s.gated[(s.scan[Scan.SEQ] - 1) & 1], first, end, WAS_UNSTABLE)
-    gates = count_marked(s, s.changed, first, end, IS_VISIT)
+    # whoever was stopped by the gate in the last scan would otherwise have gone into the tree
+    row = (s.scan[Scan.SEQ] - 1) & 1
+    for word in range(first // PAGES_PER_WORD, end // PAGES_PER_WORD):
+        was -= count_bits(s.gated[row, word])
+    gates = count_marked(s, s.changed, first, end, IS_VISIT) if visits else int64(0)
     joins = int64(0)
     if s.scan[Scan.LINES_SEQ] != 0 and s.scan[Scan.LINES_SEQ] != s.scan[Scan.SEQ]:
         for cohort in range(IN_LINE, s.cohorts.shape[1]):

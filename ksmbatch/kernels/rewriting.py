@@ -1,19 +1,23 @@
 """Writes to pages at rest: most end no rest, for it is known what ksmd's next visit will come to.
 
 It finds that the checksum has changed, and looks for nobody. If only this page ever holds the new content, that is all, and the
-page goes on resting (`cohorts.is_changed`); if others may, it is visited, when smart_scan lets it be. See docs/adr/0011.
+page goes on resting (`cohorts.is_changed`); if others may, it rests until the visit after that, if the calendar goes so far.
+See docs/adr/0011.
 """
 
+import numpy as np
 from numpy import int64
 
 from ksmbatch.accel import kernel
 from ksmbatch.kernels.cohorts import (
     FIRST_COHORT,
     IN_LINE,
+    N_COHORTS,
     NEXT_VISIT,
     SEARCHING,
     calls_after,
     forget_change,
+    gate_comes_first,
     is_changed,
     is_stopped_by_gate,
     note_changed,
@@ -22,7 +26,17 @@ from ksmbatch.kernels.cursor import last_pass, make_due
 from ksmbatch.kernels.lines import leave_line
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.resting import wake
-from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING
+from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING, SCANS_AHEAD
+
+
+def _second_visit() -> np.ndarray:
+    """int64[N_COHORTS]: calls from n to the visit after the next one; to the next one if the calendar does not go so far."""
+    first = np.arange(int(N_COHORTS)) + NEXT_VISIT
+    second = NEXT_VISIT + NEXT_VISIT[np.minimum(first, int(N_COHORTS) - 1)]  # of the last calls it is too far away anyhow
+    return np.where(second < int(SCANS_AHEAD), second, NEXT_VISIT)
+
+
+SECOND_VISIT = _second_visit()
 
 
 @kernel
@@ -51,8 +65,13 @@ def change(s, page, old, content):
         if s.pages[page, CHECKSUM] == content:
             forget_change(s, page)
         watch(s, page, nid, content)
-    elif cohort < FIRST_COHORT:
-        wake(s, page)
+        return
+    is_stopped = gate_comes_first(s) and s.pages[page, CHECKSUM] != content
+    seq = last_pass(s, page)
+    if cohort >= FIRST_COHORT:
+        calls = calls_after(cohort, seq)
+        make_due(s, page, seq + (SECOND_VISIT[calls] if is_stopped else NEXT_VISIT[calls]))
+    elif is_stopped:
+        make_due(s, page, seq + 2)
     else:
-        seq = last_pass(s, page)
-        make_due(s, page, seq + NEXT_VISIT[calls_after(cohort, seq)])
+        wake(s, page)

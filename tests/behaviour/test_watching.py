@@ -12,8 +12,9 @@ from machines import Player, Step, compiled_only, filled, full_scan, knob, scan,
 from ksmbatch import state
 from ksmbatch.codes import Kernel
 from ksmbatch.invariants import check_invariants
+from ksmbatch.kernels import looking, stable_shape
 from ksmbatch.metrics import Counter
-from ksmbatch.state import Knob
+from ksmbatch.state import Knob, Scan
 
 N_SHARED, N_LONELY = 150, 1200
 STEP = 1000  # of contents, so that there is room between them
@@ -45,7 +46,7 @@ def events(rng: random.Random, contents: list[int]) -> list[Step]:
 
 
 def compared(seed: int, smart_scan: int, across: int) -> int:
-    """Runs a random machine in both ways; after how many steps pages were watched for."""
+    """Runs a random machine in both ways; after how many steps other pages were watched for than at the beginning."""
     rng = random.Random(f"watching {seed}")
     contents = memory(rng)
     knobs = {"merge_across_nodes": across, "smart_scan": smart_scan, "max_page_sharing": 3, "pages_to_scan": 400}
@@ -61,7 +62,7 @@ def compared(seed: int, smart_scan: int, across: int) -> int:
         assert one.counters[counted].tolist() == other.counters[counted].tolist(), f"seed {seed}, step {step}"
         assert one.pages[:, state.FRAME].tolist() == other.pages[:, state.FRAME].tolist()
         assert check_invariants(one) == []
-        watched += bool(one.trees[state.WATCHED].any())
+        watched += bool(one.scan[Scan.WATCH] > 0)
     return watched
 
 
@@ -70,3 +71,17 @@ def compared(seed: int, smart_scan: int, across: int) -> int:
 def test_watching_for_pages_shows_what_walking_every_tree_shows(smart_scan: int, across: int) -> None:
     watched = [compared(seed, smart_scan, across) for seed in range(8)]
     assert sum(steps > 0 for steps in watched) >= 3
+
+
+def test_a_chain_of_zeros_is_watched_for_from_the_first_scan_on() -> None:
+    contents = [0] * 9 + [STEP * n for n in range(1, 81)] * 2 + [STEP * n + 1 for n in range(1, 1001)]
+    random.Random("zeros").shuffle(contents)
+    player = Player(scenario(*filled(contents), full_scan(3), max_page_sharing=3, smart_scan=0), Kernel.V6_12)
+    for _ in player.outcomes():
+        pass
+    s = player.machine.state
+    assert s.trees[state.STABLE_CHAINS, 0] == 1
+    stable_shape.know_where_to_look(s, 0)
+    assert s.trees[state.LOOK_FIRST, 0] < s.trees[state.LOOK_END, 0]
+    assert looking.is_covered(s, 0)
+    assert s.scan[Scan.WATCH] == 0  # so that no block was looked through

@@ -8,7 +8,7 @@ from unit.kernels.tiny import fill, tiny_state, visit
 
 from ksmbatch import state
 from ksmbatch.codes import Kernel
-from ksmbatch.kernels import cohorts
+from ksmbatch.kernels import cohorts, resting
 from ksmbatch.metrics import Counter
 from ksmbatch.state import State
 
@@ -72,12 +72,38 @@ def test_after_the_visit_what_it_had_before_is_a_change_like_any_other() -> None
 
 
 @pytest.mark.parametrize("smart_scan", [0, 1])
-def test_a_page_that_gets_what_others_may_hold_is_visited(smart_scan: int) -> None:
+def test_a_page_that_gets_what_others_may_hold_is_visited_when_the_gate_lets_it_pass(smart_scan: int) -> None:
     s = a_page_at_rest(smart_scan=smart_scan)
     fill(s, 5)
     assert is_due(s)
     assert spent(s) == COSTS["checksum_ns"]
+    assert s.cohort[0] != 0  # that was arithmetic
+    assert cohorts.last_checksum(s, 0) == 5
+    visit(s, 0 if not smart_scan else 1)  # a scan in which smart_scan skips it
+    assert spent(s) == COSTS["search_ns"]
     assert s.pages[0, state.CHECKSUM] == 5
+
+
+@pytest.mark.parametrize("smart_scan", [0, 1])
+def test_a_page_that_has_back_what_others_may_hold_before_the_visit_passes_the_gate_then(smart_scan: int) -> None:
+    s = a_page_at_rest(smart_scan=smart_scan)
+    fill(s, 5)
+    visit(s, 3)
+    fill(s, 6)
+    fill(s, 5)
+    visit(s, 0 if not smart_scan else 2)  # scans in which smart_scan skips it
+    assert spent(s) == COSTS["search_ns"]
+
+
+def test_where_the_visit_after_the_next_is_too_far_away_for_the_calendar_the_next_one_is_made() -> None:
+    s = a_page_at_rest(scans=10, smart_scan=1)  # visits are the 14th and the 23rd
+    fill(s, 5)
+    visit(s, 3)
+    assert s.cohort[0] != 0
+    assert spent(s) == COSTS["checksum_ns"]
+    assert s.pages[0, state.CHECKSUM] == 5
+    assert spent(s, 8) == 8 * COSTS["skip_ns"]
+    assert spent(s) == COSTS["search_ns"]
 
 
 def test_6_1_looks_into_the_stable_tree_first_so_that_the_page_is_visited() -> None:
@@ -99,7 +125,7 @@ def test_a_page_that_is_woken_says_itself_what_ksmd_saw_last() -> None:
     fill(s, OTHER)
     visit(s)
     fill(s, OTHER + 1)
-    fill(s, 5)
+    resting.wake(s, 0)
     assert s.cohort[0] == 0
     assert not cohorts.is_changed(s, 0)
     assert s.pages[0, state.CHECKSUM] == OTHER
