@@ -35,11 +35,13 @@ class StateView:
         self.page_nid = machine.page_bytes[:, state.PAGE_NID]
         self.item_flags = self._shown_flags()
         self.frame_flags = machine.frame_bytes[:, state.FRAME_FLAGS]
-        self.mapcount = machine.frames[:, state.MAPCOUNT].copy()
-        self.mapcount[joined] = 0
         self.n_nids = machine.trees.shape[1]
         self.nodes: Rows = machine.nodes[: self.scan[Scan.NEXT_NODE]].tolist()
         self.members: Rows = machine.members[: self.scan[Scan.NEXT_MEMBER]].tolist()
+        self.mapcount = machine.frames[:, state.MAPCOUNT].copy()
+        self.mapcount[joined] = 0
+        for node, waiting in self.waiting.items():
+            self.mapcount[self.nodes[node][state.KPFN]] -= len(waiting)
 
     @cached_property
     def mm_of_page(self) -> NDArray[np.int64]:
@@ -116,9 +118,22 @@ class StateView:
         return [line for line in self.lines if self.nodes[line][state.WHERE] == state.PLANNED]
 
     @cached_property
+    def waiting(self) -> dict[int, list[int]]:
+        """Stable node made for pages in line -> those of its members whose pages have not been passed yet."""
+        made = [line for line in self.lines if self.nodes[line][state.WHERE] != state.PLANNED]
+        waiting = {}
+        for node in made:
+            members = self.present(chase(self.members, self.nodes[node][state.FIRST], state.MEMBER_NEXT))
+            waiting[node] = [m for m in members if self.state.cohort[self.members[m][state.MEMBER_PAGE]] >= IN_LINE]
+        return waiting
+
+    @cached_property
     def hlists(self) -> dict[int, list[int]]:
         """Stable node -> its members."""
-        return {node: self.present(self.listed_members[node]) for node in self.placed}
+        return {
+            node: [member for member in self.present(self.listed_members[node]) if member not in self.waiting.get(node, ())]
+            for node in self.placed
+        }
 
     def present(self, listed: list[int]) -> list[int]:
         """Of the `listed` members those that have not left."""

@@ -50,10 +50,11 @@ def members_are_the_items_of_their_node(v: StateView) -> Faults:
     listed = [member for members in v.listed_members.values() for member in members]
     for node, members in v.hlists.items():
         rows = [v.members[member] for member in members]
-        yield from differs(f"left in node {node}", v.nodes[node][state.N_LEFT], len(v.listed_members[node]) - len(members))
-        if v.listed_members[node][:1] != members[:1]:
+        present = v.present(v.listed_members[node])
+        yield from differs(f"left in node {node}", v.nodes[node][state.N_LEFT], len(v.listed_members[node]) - len(present))
+        if v.listed_members[node][:1] != present[:1]:
             yield f"the first of node {node} has left"
-        yield from differs(f"length of node {node}", v.nodes[node][state.LEN], len(members))
+        yield from differs(f"length of node {node}", v.nodes[node][state.LEN], len(present))
         if any(row[state.MEMBER_NODE] != node for row in rows):
             yield f"hlist of node {node} has a member of another"
         seen += members

@@ -24,7 +24,9 @@ def holders_are_recounted(v: StateView) -> Faults:
     frames = np.flatnonzero((v.mapcount > 0) & (v.frame_flags & state.KSM == 0))
     content = v.state.frames[frames, state.FRAME_CONTENT]
     tree = v.state.frame_bytes[frames, state.FRAME_NID] * (not v.knob[Knob.MERGE_ACROSS_NODES])
-    kept = v.state.by_content[:, :, state.HOLDERS]
+    kept = v.state.by_content[:, :, state.HOLDERS].copy()
+    for node, waiting in v.waiting.items():  # those in line for a node that is there are its members already
+        kept[v.nodes[node][state.NID], v.nodes[node][state.CONTENT]] += len(waiting)
     counted = np.zeros_like(kept)
     known = content < kept.shape[1]
     np.add.at(counted, (tree[known], content[known]), 1)
@@ -108,7 +110,7 @@ def pages_awake_are_expected(v: StateView) -> Faults:
 
 def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
     """A planned node has two leaders, which are not in line, and behind them the pages in line, all alike."""
-    in_line = list[int]()
+    in_line = [v.members[member][state.MEMBER_PAGE] for waiting in v.waiting.values() for member in waiting]
     for node in v.planned:
         row = v.nodes[node]
         listed = v.present(v.listed_members[node])
@@ -127,16 +129,18 @@ def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
     if sorted(in_line) != np.flatnonzero(v.state.cohort >= IN_LINE).tolist():
         yield f"{len(in_line)} pages in line are members of lines, of {(v.state.cohort >= IN_LINE).sum()}"
     named = v.state.by_content[:, :, state.RESTING].ravel()
-    yield from all_hold("named as a line, and is none: node", np.isin(-named[named < 0], v.planned), -named[named < 0])
+    yield from all_hold("named as a line, and is none: node", np.isin(-named[named < 0], v.lines), -named[named < 0])
 
 
-def nobody_is_in_line_while_lines_are_passed(v: StateView) -> Faults:
-    """Lines are of the present scan, or of the last one while none is in progress."""
+def lines_are_of_one_scan(v: StateView) -> Faults:
+    """Nobody is in line, or from the present or the last scan on; and if from the last, no page that was passed still is."""
     if v.scan[Scan.LINES_SEQ] == 0:
         yield from differs("pages in line", (v.state.cohort >= IN_LINE).sum(), 0)
         yield from differs("the line made last", v.scan[Scan.LAST_LINE], NIL)
     else:
-        yield from differs("the scan that made lines", v.scan[Scan.LINES_SEQ], v.scan[Scan.SEQ])
+        in_line = np.flatnonzero(v.state.cohort >= IN_LINE)
+        passed = v.last_pass[in_line]
+        yield from all_hold("passed, and still in line: page", passed == v.scan[Scan.LINES_SEQ], in_line)
 
 
 def joined_pages_are_recounted(v: StateView) -> Faults:

@@ -12,6 +12,7 @@ from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.hints import prefetch_page
+from ksmbatch.kernels.lines import note_ksm_write
 from ksmbatch.kernels.resting import wake, write_joined
 from ksmbatch.kernels.rewriting import change
 from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of
@@ -36,6 +37,7 @@ from ksmbatch.state import (
     ZERO_BY_KSM,
     ZERO_PAGES,
     Knob,
+    Scan,
 )
 
 AT_ONCE = int64(64)  # writes of which the CPU is told before they are done
@@ -129,6 +131,8 @@ def store(s, page, content):
         note_unstable_change(s, page)
     if is_ksm:
         s.counters[Counter.COW_KSM] += 1
+        if s.scan[Scan.LINES_SEQ] not in (0, s.scan[Scan.SEQ]):
+            note_ksm_write(s, frame)
     fresh_page(s, page, content)
 
 

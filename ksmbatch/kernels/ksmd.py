@@ -7,17 +7,17 @@ from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.codes import Kernel, Run, Status
-from ksmbatch.kernels.cohorts import IS_GATE, IS_MERGED, IS_SKIP, IS_VISIT, WAS_UNSTABLE, pass_gates, pass_of
+from ksmbatch.kernels.cohorts import IN_LINE, IS_GATE, IS_JOIN, IS_MERGED, IS_SKIP, IS_VISIT, WAS_UNSTABLE, pass_gates, pass_of
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.lines import break_all_lines, first_that_looks_or_waits, follow_up, forget_lines
+from ksmbatch.kernels.lines import first_that_looks_or_waits, follow_up, forget_lines
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
-from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_pending, take_budget
+from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_joins, pass_pending, take_budget
 from ksmbatch.kernels.resting import forget_passes, rouse, wake
 from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
@@ -179,8 +179,6 @@ def open_region(s, end, until_wakeups, until_full_scans, until_ns):
         or s.counters[Counter.WAKEUPS] + wakeups >= until_wakeups
         or s.counters[Counter.TIME_NS] + latest >= until_ns
     )
-    if careful and s.scan[Scan.LINES_SEQ] not in (0, s.scan[Scan.SEQ]):
-        break_all_lines(s)
     s.scan[Scan.REGION_END] = end
     s.scan[Scan.CAREFUL] = careful
     s.scan[Scan.LATEST_NS] = FOREVER if careful else s.counters[Counter.TIME_NS] + latest
@@ -216,7 +214,10 @@ def is_passed_at_rest(s, page):
     if is_due(s, page, int64(s.scan[Scan.SEQ])):
         return False
     lively = lively_trees(s)
-    if lively and first_that_looks(s, page, page + 1, lively) == page:
+    if lively and s.cohort[page] >= IN_LINE:
+        if first_that_looks_or_waits(s, page, page + 1, lively) == page:
+            return False
+    elif lively and first_that_looks(s, page, page + 1, lively) == page:
         s.scan[Scan.CUR_PAGE] = page
         wake(s, page)
         return False
@@ -224,6 +225,9 @@ def is_passed_at_rest(s, page):
     if phase:
         if phase & IS_MERGED:
             s.scan[Scan.VISIT] = Knob.KSM_VISIT_NS
+        elif phase & IS_JOIN:
+            s.scan[Scan.VISIT] = Knob.MERGE_NS
+            pass_joins(s, page, page + 1)
         elif phase & IS_GATE:
             s.scan[Scan.VISIT] = Knob.CHECKSUM_NS
             pass_gates(s, page, page + 1)
@@ -231,7 +235,8 @@ def is_passed_at_rest(s, page):
             s.scan[Scan.VISIT] = Knob.SEARCH_NS if phase & IS_VISIT else Knob.SKIP_NS
         was = (phase & WAS_UNSTABLE) // WAS_UNSTABLE
         gates = (phase & IS_GATE) // IS_GATE
-        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was, gates, int64(0))
+        joins = (phase & IS_JOIN) // IS_JOIN
+        pass_by(s, phase & IS_MERGED, (phase & IS_VISIT) // IS_VISIT, (phase & IS_SKIP) // IS_SKIP, was, gates, joins)
     return True
 
 

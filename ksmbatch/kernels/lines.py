@@ -6,10 +6,11 @@ it begins anew. So the others (the pages in line) are not visited. At the first 
 is still to be; when the first two (its leaders, which are visited as ever) have been merged, the node takes all of them at
 once; and that ksmd passes them is arithmetic (`passing.pass_joins`).
 
-It holds as long as nothing comes in between. A page in line that is written leaves it. Else, whoever might see more or less
-than there is has lines taken apart first: those of one content, if a third party searches for that or leaders do not do as
-expected (`break_lines`, `follow_up`); all of them, if ksmd may stop in the middle of the scan, or for anything but a write
-(`break_all_lines`). Pages that were passed have joined then, the others are visited as ever. See docs/adr/0013.
+It holds as long as nothing comes in between. A page in line that is written leaves it. Whoever might see more or less than there
+is has lines taken apart first: those of one content, if a third party searches for that, if leaders do not do as expected, or if
+a page that has joined is written in the midst of that scan (`break_lines`, `follow_up`, `note_ksm_write`); all of them, before
+anything happens but a write (`break_all_lines`). Pages that were passed have joined then, the others are visited as ever. See
+docs/adr/0013.
 """
 
 from numpy import int64
@@ -148,10 +149,33 @@ def begin_line(s, tree, content):
 
 @kernel
 def leave_line(s, page):
-    """`page`, in line, is about to be written: it is awake. Not while lines are passed. Writes: nodes, and as drop_member()."""
+    """`page`, in line, is about to be written: it is awake. Writes: nodes, trees, frames, by_content, and as drop_member()."""
     member = int64(s.pages[page, HEAD])
-    s.nodes[s.members[member, MEMBER_NODE], LEN] -= 1
+    node = int64(s.members[member, MEMBER_NODE])
+    if s.nodes[node, WHERE] == PLANNED:
+        s.nodes[node, LEN] -= 1
+    else:
+        take_back(s, node, int64(1))
     drop_member(s, member)
+
+
+@inlined
+def take_back(s, node, n_pages):
+    """So many pages in line for `node`, which has been made, will not join it. Writes: nodes, trees, frames, by_content."""
+    change_length(s, node, -n_pages)
+    s.frames[s.nodes[node, KPFN], MAPCOUNT] -= n_pages
+    s.by_content[s.nodes[node, NID], s.nodes[node, CONTENT], HOLDERS] += n_pages
+
+
+@kernel
+def note_ksm_write(s, frame):
+    """A page that maps the KSM page `frame` is about to be written, and gets a copy, in the midst of a scan that passes lines.
+
+    If some are still in line for it, they must not keep it alive. Writes: as take_apart().
+    """
+    tree, content = tree_of(s, s.frame_bytes[frame, FRAME_NID]), int64(s.frames[frame, FRAME_CONTENT])
+    if content < s.by_content.shape[1] and s.by_content[tree, content, RESTING] < 0:
+        take_apart(s, tree, content)
 
 
 @kernel
@@ -271,9 +295,7 @@ def cut_off(s, node):
         member = after
     s.nodes[node, FIRST] = member
     if n_pages != 0:
-        change_length(s, node, -n_pages)
-        s.frames[s.nodes[node, KPFN], MAPCOUNT] -= n_pages
-        s.by_content[s.nodes[node, NID], s.nodes[node, CONTENT], HOLDERS] += n_pages
+        take_back(s, node, n_pages)
 
 
 @entry_kernel
