@@ -27,6 +27,7 @@ class Lock:
         page = first
         while page < end:
             self._clock.run(until_ns=time_ns)
+            self._machine.write_up()
             stop = page
             while stop < end and not migration.edits_trees(self._machine.state, stop, step.node, step.caller):
                 stop += 1

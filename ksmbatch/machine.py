@@ -64,8 +64,7 @@ class Outcome:
 
 
 _DONE = Outcome()
-# to pages about which not all is written up
-_HARMLESS = frozenset({Spawn, Mmap, DenseWrite, Read, Online, Scan, FullScan, SetKnob})
+_SWEEPING = frozenset({MergeAny, Offline, ClearFrames})  # may look at any page
 _STATUS = {
     Move.ABSENT: "ENOENT",
     Move.ZERO: "EFAULT",
@@ -137,8 +136,8 @@ class Machine:
 
     def apply(self, step: ReadyStep) -> Outcome:
         """Lets `step` happen. The steps must be those of the program, in its order. Raises OutOfMemory."""
-        if type(step) not in _HARMLESS:
-            self._write_up()
+        if type(step) in _SWEEPING:
+            self.write_up()
         outcome = self._handlers[type(step)](self, step)
         self._look_for_memory()
         return outcome
@@ -197,12 +196,12 @@ class Machine:
 
     def _discard(self, step: Discard) -> Outcome:
         number, first, end = self._range(step)
-        fault.zap_pages(self.state, first, end)
+        self._zap(first, end)
         return _errno_of(self._spaces[number].covers(first, end))
 
     def _munmap(self, step: Munmap) -> Outcome:
         number, first, end = self._range(step)
-        fault.zap_pages(self.state, first, end)
+        self._zap(first, end)
         self._spaces[number].unmap(first, end)
         self._spaces.tell(number, self.state)
         return _DONE
@@ -210,6 +209,7 @@ class Machine:
     def _madvise(self, step: Madvise) -> Outcome:
         number, first, end = self._range(step)
         covered = self._spaces[number].covers(first, end)
+        lines.step_out(self.state, first, end, 0)
 
         def before(vma: Vma, start: int, stop: int) -> None:
             if step.mergeable:
@@ -240,6 +240,7 @@ class Machine:
     def _mprotect(self, step: Mprotect) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
+        lines.step_out(self.state, first, first + pages, 0)
         fault.note_pages_hidden(self.state, first, first + pages)
         covered = self._spaces[number].mprotect(first, first + pages, step.prot)
         self._spaces.tell(number, self.state)
@@ -251,7 +252,7 @@ class Machine:
 
     def migrate(self, first: int, end: int, nid: int, caller: Caller) -> Outcome:
         """Moves the global pages [first, end) to `nid`."""
-        self._write_up()
+        self.write_up()
         self.state, codes = migration.move(self.state, self._spaces.links, first, end, nid, caller)
         if self.kernel < Kernel.V6_12:
             codes[codes == Move.ABSENT] = Move.UNMAPPED  # the same error for both
@@ -261,6 +262,7 @@ class Machine:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         self._spaces[number].rebind(first, first + pages, step.node)
+        lines.step_out(self.state, first, first + pages, 0)
         fault.rebind_pages(self.state, first, first + pages, step.node)
         return _DONE
 
@@ -283,6 +285,7 @@ class Machine:
         offset = layout.first - self.program.mms[parent].first
         end = self.program.mms[parent].first + layout.inherited
         self._spaces.fork(parent, child, end, offset)
+        lines.step_out(self.state, self.program.mms[parent].first, end, 0)
         fault.fork_pages(self.state, parent, child, end)
         self.state.mms[child, [state.USERS, state.MERGE_ANY]] = 1, self.state.mms[parent, state.MERGE_ANY]
         self._spaces.tell(child, self.state)
@@ -296,8 +299,9 @@ class Machine:
     def _exit(self, step: Exit) -> Outcome:
         number = self.live.pop(step.proc)
         layout = self.program.mms[number]
+        lines.step_out(self.state, layout.first, layout.end, 1)
         mm_slot.ksm_exit(self.state, number)
-        fault.zap_pages(self.state, layout.first, layout.end)
+        self._zap(layout.first, layout.end)
         self._spaces.exit(number, self.state)
         return _DONE
 
@@ -341,6 +345,13 @@ class Machine:
         SetRun: _run,
     }
 
+    def write_up(self) -> None:
+        """Writes to the arrays what ksmd has left to arithmetic: who has joined KSM pages in line, and who would have."""
+        if self.state.scan[ScanState.LINES_SEQ]:
+            lines.break_all_lines(self.state)
+        if self.state.scan[ScanState.N_JOINED]:
+            resting.write_all_joined(self.state)
+
     def scan(
         self, *, until_wakeups: int = FOREVER, until_full_scans: int = FOREVER, until_ns: int = FOREVER
     ) -> tuple[Status, Outcome]:
@@ -359,13 +370,6 @@ class Machine:
         if status == Status.UNDEFINED:
             return status, Outcome(undefined=f"use after free: {self._fault_text()}")
         return status, _DONE
-
-    def _write_up(self) -> None:
-        """Writes to the arrays what ksmd has left to arithmetic: who has joined KSM pages in line, and who would have."""
-        if self.state.scan[ScanState.LINES_SEQ]:
-            lines.break_all_lines(self.state)
-        if self.state.scan[ScanState.N_JOINED]:
-            resting.write_all_joined(self.state)
 
     # ---- what can be read
 
@@ -390,13 +394,13 @@ class Machine:
 
     def table(self, first: int, pages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The page table of `pages` pages from global page `first`, see `survey.page_table`; needs `keep_pfns`."""
-        self._write_up()
+        self.write_up()
         return survey.page_table(self.state, first, pages)
 
     def survey(self) -> dict[str, int]:
         """The metrics of `metrics.SURVEYED`, by a look at all frames."""
         if len(self._spaces.links.page_chain):
-            self._write_up()
+            self.write_up()
         return survey.survey(self.state, self._spaces.links)
 
     # ---- within
@@ -419,6 +423,10 @@ class Machine:
         if not self.state.mms[number, state.REGISTERED]:
             mm_slot.ksm_enter(self.state, number)
 
+    def _zap(self, first: int, end: int) -> None:
+        lines.step_out(self.state, first, end, 1)
+        fault.zap_pages(self.state, first, end)
+
     def _unmerge(self, first: int, end: int) -> None:
         fault.note_pages_hidden(self.state, first, end)
         fault.unmerge_pages(self.state, first, end)
@@ -433,7 +441,7 @@ class Machine:
         if int(s.knobs[index]) == parsed:
             return 0
         if name not in ("pages_to_scan", "sleep_millisecs"):
-            self._write_up()
+            self.write_up()
         if name in ("merge_across_nodes", "max_page_sharing") and (
             self.counter(Counter.PAGES_SHARED) or stable_tree.remove_all_stable_nodes(s)
         ):

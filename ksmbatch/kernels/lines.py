@@ -6,22 +6,22 @@ it begins anew. So the others (the pages in line) are not visited. At the first 
 is still to be; when the first two (its leaders, which are visited as ever) have been merged, the node takes all of them at
 once; and that ksmd passes them is arithmetic (`passing.pass_joins`).
 
-It holds as long as nothing comes in between. A page in line that is written leaves it. Whoever might see more or less than there
-is has lines taken apart first: those of one content, if a third party searches for that, if leaders do not do as expected, or if
-a page that has joined is written in the midst of that scan (`break_lines`, `follow_up`, `note_ksm_write`); all of them, before
-anything happens but a write (`break_all_lines`). Pages that were passed have joined then, the others are visited as ever. See
-docs/adr/0013.
+It holds as long as nothing comes in between. A page in line that is written or goes leaves it. Whoever might see more or less
+than there is has lines taken apart first: those of one content, if a third party searches for that, if leaders do not do as
+expected, or if a page that has joined is written in the midst of that scan (`break_lines`, `follow_up`, `note_ksm_write`);
+those of some pages, before anything else happens to them (`step_out`); or all (`break_all_lines`). Pages that were passed have
+joined then, the others are visited as ever. See docs/adr/0013.
 """
 
 from numpy import int64
 
 from ksmbatch.accel import entry_kernel, inlined, kernel
-from ksmbatch.kernels.cohorts import IN_LINE, IS_JOIN, IS_VISIT, MOST_NIDS, class_of
+from ksmbatch.kernels.cohorts import IN_LINE, IS_JOIN, IS_VISIT, JOINED, MOST_NIDS, class_of
 from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.looking import lively_trees, must_be_visited
 from ksmbatch.kernels.members import LEFT_IT, add_member, drop_member, free_member
 from ksmbatch.kernels.passing import catch_up
-from ksmbatch.kernels.resting import rest, wake
+from ksmbatch.kernels.resting import rest, wake, write_joined
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune, waits_beyond_region
 from ksmbatch.kernels.stable_node import (
     alloc_stable_node,
@@ -47,6 +47,7 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KNID,
     KPFN,
+    KSM,
     LEADER,
     LEADS,
     LEN,
@@ -296,6 +297,30 @@ def cut_off(s, node):
     s.nodes[node, FIRST] = member
     if n_pages != 0:
         take_back(s, node, n_pages)
+
+
+@entry_kernel
+def step_out(s, first, end, goes):
+    """Something is about to happen to the pages of [first, end): none is in line any more, or leads one, or is JOINED.
+
+    `goes`: they are about to be unmapped. Writes: as write_joined(), leave_line(), take_apart(), note_ksm_write().
+    """
+    if s.scan[Scan.LINES_SEQ] == 0 and s.scan[Scan.N_JOINED] == 0:
+        return
+    are_passed = s.scan[Scan.LINES_SEQ] not in (0, s.scan[Scan.SEQ])
+    for page in range(first, end):
+        if s.cohort[page] == JOINED:
+            write_joined(s, page)
+        line = NIL
+        if s.cohort[page] >= IN_LINE or s.page_bytes[page, ITEM_FLAGS] & LEADS:
+            line = int64(s.members[s.pages[page, HEAD], MEMBER_NODE])
+        frame = int64(s.pages[page, FRAME])
+        if goes and s.cohort[page] >= IN_LINE:
+            leave_line(s, page)
+        elif line != NIL:
+            take_apart(s, int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT]))
+        elif are_passed and frame != NO_FRAME and s.frame_bytes[frame, FRAME_FLAGS] & KSM:
+            note_ksm_write(s, frame)
 
 
 @entry_kernel
