@@ -288,7 +288,7 @@ def break_all_lines(s):
 
 @kernel
 def forget_lines(s):
-    """All lines have ended, or been passed. Writes: nodes, by_content, cohorts, scan."""
+    """All lines have ended, or been passed. Writes: as dissolve(), by_content, cohorts, scan."""
     line = int64(s.scan[Scan.LAST_LINE])
     while line != NIL:
         before = int64(s.nodes[line, LINE_MADE_BEFORE])
@@ -296,6 +296,7 @@ def forget_lines(s):
         if s.by_content[tree, content, RESTING] < 0:
             s.by_content[tree, content, RESTING] = 0
         if s.nodes[line, WHERE] == PLANNED:
+            dissolve(s, line)  # its one leader has met nobody
             free_stable_node(s, line)
         line = before
     s.scan[Scan.LAST_LINE] = NIL
