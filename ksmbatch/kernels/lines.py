@@ -215,8 +215,10 @@ def follow_up(s, page, line):
 def take_apart(s, tree, content):
     """The lines for `content` in `tree` end; all pages behind the cursor have been passed. Writes: by_content, and as below."""
     line = -int64(s.by_content[tree, content, RESTING])
+    if line <= 0:
+        return  # of all who had it one is left, and may be at rest by now
     s.by_content[tree, content, RESTING] = 0
-    while line > 0:
+    while line != NIL:
         end_line(s, line)
         line = int64(s.nodes[line, LINE_BEFORE])
 

@@ -10,6 +10,7 @@ from unit.kernels.tiny import copied
 
 from ksmbatch import state
 from ksmbatch.kernels import lines, resting
+from ksmbatch.kernels.cohorts import calls_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import NIL, Knob, State
 from ksmbatch.stateview import StateView
@@ -86,13 +87,20 @@ def ages(s: State) -> list[list[int]]:
     return found
 
 
+def calls(s: State) -> list[int]:
+    """How often smart_scan was asked about each page, up to whole periods: all that will ever come of its age."""
+    return [int(calls_of(age, skips)) for age, skips in ages(s)]
+
+
 # arrays in which every number counts once nobody is in line
 KEPT = (
-    *("numa", "stable_links", "stable_log", "stable_index", "unstable_links", "unstable_log", "gated", "changed", "watch"),
-    *("watch_of_block", "cohort", "cohorts", "calendar", "mms", "rank", "checksum_class", "knobs", "counters", "node_counters"),
+    *("numa", "stable_links", "stable_log", "stable_index", "unstable_links", "unstable_log", "gated", "changed"),
+    *("cohort", "cohorts", "calendar", "mms", "rank", "checksum_class", "knobs", "counters", "node_counters"),
 )
 PAGE_COLUMNS = [state.PAGE_FLAGS, state.PAGE_NID, state.ITEM_FLAGS, state.AGE, state.SKIPS, state.ITEM_NID]
-SLOTS_OF_CHAINS = [state.OLDEST_CHAIN, state.NEWEST_CHAIN]
+# slots, and what has been found out about where there is something to look at, as soon as somebody asked
+NOT_KEPT = [state.OLDEST_CHAIN, state.NEWEST_CHAIN, *range(state.LOOK_KNOWN, state.UNSTABLE_CHANGED)]
+NOT_KEPT += range(state.WATCHED, state.WATCH_HIGH + 1)
 
 
 def kept(s: State) -> dict[str, list[Any]]:
@@ -103,7 +111,7 @@ def kept(s: State) -> dict[str, list[Any]]:
     found["page_bytes"] = s.page_bytes[:, PAGE_COLUMNS].tolist()
     found["frames"] = s.frames[:, [state.FRAME_CONTENT, state.MAPCOUNT]].tolist()
     found["frame_bytes"] = s.frame_bytes[:, [state.FRAME_FLAGS, state.FRAME_NID]].tolist()
-    found["trees"] = np.delete(s.trees, SLOTS_OF_CHAINS, axis=0).tolist()
+    found["trees"] = np.delete(s.trees, NOT_KEPT, axis=0).tolist()
     by_content = s.by_content.copy()
     by_content[:, :, state.STABLE_AT] = by_content[:, :, state.STABLE_AT] != NIL
     found["by_content"] = by_content.tolist()
