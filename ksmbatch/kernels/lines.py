@@ -240,8 +240,10 @@ def follow_up(s, page, line):
 def take_apart(s, tree, content):
     """The lines for `content` in `tree` end; all pages behind the cursor have been passed. Writes: by_content, and as below."""
     line = -int64(s.by_content[tree, content, RESTING])
+    if line <= 0:
+        return  # of all who had it one is left, and may be at rest by now
     s.by_content[tree, content, RESTING] = 0
-    while line > 0:
+    while line != NIL:
         end_line(s, line)
         line = int64(s.nodes[line, LINE_BEFORE])
 
@@ -335,7 +337,7 @@ def break_all_lines(s):
 
 @kernel
 def forget_lines(s):
-    """All lines have ended, or been passed. Writes: nodes, by_content, cohorts, scan."""
+    """All lines have ended, or been passed. Writes: as dissolve(), by_content, cohorts, scan."""
     line = int64(s.scan[Scan.LAST_LINE])
     while line != NIL:
         before = int64(s.nodes[line, LINE_MADE_BEFORE])
@@ -343,6 +345,7 @@ def forget_lines(s):
         if s.by_content[tree, content, RESTING] < 0:
             s.by_content[tree, content, RESTING] = 0
         if s.nodes[line, WHERE] == PLANNED:
+            dissolve(s, line)  # its one leader has met nobody
             free_stable_node(s, line)
         line = before
     s.scan[Scan.LAST_LINE] = NIL

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.kernels import seen
 from unit.kernels.tiny import copied, fill, tiny_state
 
 from ksmbatch import state
@@ -16,13 +17,11 @@ from ksmbatch.kernels import cohorts, cursor, fault, first_look, ksmd
 from ksmbatch.kernels.cohorts import SEARCHING
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, NO_FRAME, Knob, Scan, State
-from ksmbatch.stateview import StateView
 
 PAGES_PER_MM, N_CONTENTS, N_SINGLE = 45, 20, 90  # mms begin and end within words of the calendar
 SIMPLE = 20  # a page as most are
 COSTS = {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000}
-NOT_STATE = {"due", "scan", "table"}  # cursors into what is ahead are nobody's business behind it
-KEPT_SCAN = [Scan.CUR_MM, Scan.BUDGET, Scan.WAKE_NS, Scan.NEXT_NODE, Scan.NEXT_MEMBER, Scan.FREE_FRAME, Scan.NEXT_FRAME]
+KEPT_SCAN = [Scan.CUR_MM, Scan.BUDGET, Scan.WAKE_NS, Scan.FREE_FRAME, Scan.NEXT_FRAME]
 
 
 def a_state(kernel: Kernel = Kernel.V6_12, **knobs: int) -> State:
@@ -47,24 +46,9 @@ def scan_page_by_page(s: State) -> None:
 
 
 def differing(one: State, other: State) -> list[str]:
-    """What the two differ in."""
-    names = [name for name in state.ARRAYS if name not in NOT_STATE]
-    found = [name for name in names if not np.array_equal(getattr(one, name), getattr(other, name))]
+    """What the two differ in, once nobody is in line; cursors into what is ahead are nobody's business behind it."""
+    found = seen.differing(seen.kept(one), seen.kept(other))
     return found + [field.name for field in KEPT_SCAN if one.scan[field] != other.scan[field]]
-
-
-def seen(s: State) -> dict[str, list[int]]:
-    """What is to be the same where every page is visited."""
-    view = StateView(s)
-    item = view.item_flags & np.uint8(~state.PARITY & 0xFF)
-    counted = [counter for counter in Counter if counter != Counter.EXACT_VISITS]
-    return {
-        "counters": s.counters[counted].tolist(),
-        "mms": s.mms.tolist(),
-        "items": item.tolist(),
-        "checksums": np.where(item & state.ITEM, view.checksum, -1).tolist(),
-        "mapped": (s.pages[:, state.FRAME] != NO_FRAME).tolist(),
-    }
 
 
 HIDDEN, SHUT, FREED, ELSEWHERE, ABSENT = range(5)  # what is peculiar about a page
@@ -124,7 +108,7 @@ def test_a_run_leaves_what_its_pages_one_by_one_leave_and_counts_what_every_visi
         scan_page_by_page(one_by_one)
         scan_at_once(exact)
         assert differing(s, one_by_one) == []
-        assert seen(s) == seen(exact)
+        assert seen.differing(seen.seen(s), seen.seen(exact)) == []
     assert check_invariants(s) == []
 
 
@@ -141,12 +125,17 @@ def at_the_beginning(*given_contents: int | None, **knobs: int) -> State:
     return s
 
 
+@pytest.fixture(params=[False, True], ids=["without_lines", "with_lines"])
+def lines(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 ALONE = range(N_CONTENTS, N_CONTENTS + PAGES_PER_MM)
 
 
-def test_a_run_goes_to_the_end_of_the_region() -> None:
+def test_a_run_goes_to_the_end_of_the_region(lines: bool) -> None:
     s = at_the_beginning(*ALONE)
-    assert first_look.visit_unknown(s, 0, 0) == PAGES_PER_MM == s.scan[Scan.CUR_PAGE]
+    assert first_look.visit_unknown(s, 0, 0, lines) == PAGES_PER_MM == s.scan[Scan.CUR_PAGE]
     assert s.counters[[Counter.PAGES_SCANNED, Counter.KSM_RMAP_ITEMS]].tolist() == [PAGES_PER_MM] * 2
     assert s.cohorts[1, SEARCHING] == PAGES_PER_MM
 
@@ -172,13 +161,13 @@ def not_due(s: State) -> None:
 
 
 @pytest.mark.parametrize("change", [an_item, nothing_mapped, not_mergeable, a_ksm_page, not_due], ids=lambda one: one.__name__)
-def test_a_run_ends_before_a_page_that_is_not_seen_for_the_first_time(change) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_ends_before_a_page_that_is_not_seen_for_the_first_time(change, lines: bool) -> None:  # type: ignore[no-untyped-def]
     s = at_the_beginning(*ALONE)
     change(s)
     before = s.page_bytes[SIMPLE].tolist()
-    assert first_look.visit_unknown(s, 0, 0) == SIMPLE == s.scan[Scan.CUR_PAGE]
+    assert first_look.visit_unknown(s, 0, 0, lines) == SIMPLE == s.scan[Scan.CUR_PAGE]
     assert s.page_bytes[SIMPLE].tolist() == before
-    assert first_look.visit_unknown(s, SIMPLE, 0) == SIMPLE
+    assert first_look.visit_unknown(s, SIMPLE, 0, lines) == SIMPLE
     assert s.counters[Counter.PAGES_SCANNED] == SIMPLE
 
 
@@ -186,10 +175,10 @@ def test_a_run_ends_before_a_page_that_is_not_seen_for_the_first_time(change) ->
 
 
 @pytest.mark.parametrize("smart_scan", [0, 1])
-def test_those_that_nobody_can_be_merged_with_rest_and_the_others_are_visited_next(smart_scan: int) -> None:
+def test_those_that_nobody_can_be_merged_with_rest_and_the_others_are_visited_next(smart_scan: int, lines: bool) -> None:
     # two of a kind; one page of zeros; one alone with a content that others may have; one that nobody else has
     s = at_the_beginning(3, 3, 0, 4, N_CONTENTS, smart_scan=smart_scan, use_zero_pages=1)
-    assert first_look.visit_unknown(s, 0, 0) == 5
+    assert first_look.visit_unknown(s, 0, 0, lines) == 5
     assert [bool(s.cohort[page]) for page in range(5)] == [False, False, False, True, True]
     assert [bool(cursor.is_due(s, page, 2)) for page in range(5)] == [True, True, True, False, False]
     assert s.by_content[0, 4, state.RESTING] == 3 + 1
@@ -197,33 +186,33 @@ def test_those_that_nobody_can_be_merged_with_rest_and_the_others_are_visited_ne
     assert s.page_bytes[:5, state.AGE].tolist() == [smart_scan] * 5
 
 
-def test_a_page_of_zeros_rests_where_those_are_not_mapped_to_the_zero_page() -> None:
+def test_a_page_of_zeros_rests_where_those_are_not_mapped_to_the_zero_page(lines: bool) -> None:
     s = at_the_beginning(0)
-    first_look.visit_unknown(s, 0, 0)
+    first_look.visit_unknown(s, 0, 0, lines)
     assert s.cohort[0] == SEARCHING
 
 
 @pytest.mark.parametrize("bit", [state.PROT_NONE, state.ANON])
-def test_a_page_without_access_or_anon_vma_does_not_rest(bit: int) -> None:
+def test_a_page_without_access_or_anon_vma_does_not_rest(bit: int, lines: bool) -> None:
     s = at_the_beginning(4)
     s.page_bytes[0, state.PAGE_FLAGS] ^= np.uint8(bit)
-    assert first_look.visit_unknown(s, 0, 0) == 1
+    assert first_look.visit_unknown(s, 0, 0, lines) == 1
     assert s.cohort[0] == 0
     assert cursor.is_due(s, 0, 2)
 
 
-def test_a_page_shared_after_a_fork_does_not_rest() -> None:
+def test_a_page_shared_after_a_fork_does_not_rest(lines: bool) -> None:
     s = at_the_beginning(4)
     fault.fork_pages(s, 0, 1, PAGES_PER_MM)
-    assert first_look.visit_unknown(s, 0, 0) == 1
+    assert first_look.visit_unknown(s, 0, 0, lines) == 1
     assert s.cohort[0] == 0
 
 
-def test_a_batch_may_end_within_a_run() -> None:
+def test_a_batch_may_end_within_a_run(lines: bool) -> None:
     s = at_the_beginning(*ALONE)
     s.scan[Scan.BUDGET] = 3
     s.knobs[Knob.PAGES_TO_SCAN] = 10
-    first_look.visit_unknown(s, 0, 0)
+    first_look.visit_unknown(s, 0, 0, lines)
     assert s.counters[Counter.WAKEUPS] == 1 + (PAGES_PER_MM - 3) // 10
     assert s.scan[Scan.BUDGET] == 8
 
