@@ -11,7 +11,7 @@ from ksmbatch.kernels.cohorts import IS_GATE, IS_MERGED, IS_SKIP, IS_VISIT, WAS_
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
-from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
+from ksmbatch.kernels.hints import hint_block, hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
@@ -140,6 +140,7 @@ def rouse_the_due(s, first, end):
     seq = int64(s.scan[Scan.SEQ])
     list_due(s, first, end)
     hint_pages(s)
+    hint_block(s, 1 + first // PAGES_PER_BLOCK)
     n_due = int64(s.scan[Scan.N_DUE])
     for k in range(n_due):
         page = int64(s.due[DUE_PAGE, k])
