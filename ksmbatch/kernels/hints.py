@@ -25,6 +25,7 @@ from ksmbatch.state import (
     MEMBER_NODE,
     NIL,
     NO_FRAME,
+    PAGES_PER_BLOCK,
     PAGES_PER_WORD,
     SCANS_AHEAD,
     STABLE,
@@ -34,6 +35,7 @@ from ksmbatch.state import (
 )
 
 STRETCH = int64(64)  # pages that are hinted at together: what they need fits into the CPU's first cache
+WORDS_PER_LINE = int64(16)  # of bitmaps
 FEW_DUE = int64(512)  # of a block; where there are more, they are near each other, and the CPU fetches what is near by itself
 
 
@@ -63,6 +65,22 @@ def list_due(s, first, end):
     s.scan[Scan.NEXT_DUE] = 0
     s.scan[Scan.HINTED] = 0
     s.scan[Scan.NEWLY_DUE] = 0
+
+
+@inlined
+def hint_block(s, block):
+    """Has the CPU fetch what visits of this scan will write of `block`: bitmaps, and how many pages rest.
+
+    Reads: scan.
+    """
+    seq = int64(s.scan[Scan.SEQ])
+    prefetch(s.cohorts, 1 + block)
+    word = block * (PAGES_PER_BLOCK // PAGES_PER_WORD)
+    for _ in range(PAGES_PER_BLOCK // PAGES_PER_WORD // WORDS_PER_LINE):
+        prefetch(s.gated[0], word)
+        prefetch(s.gated[1], word)
+        prefetch(s.calendar[(seq + 1) % SCANS_AHEAD], word)
+        word += WORDS_PER_LINE
 
 
 @inlined

@@ -11,7 +11,7 @@ from ksmbatch.kernels.cohorts import IN_LINE, IS_GATE, IS_JOIN, IS_MERGED, IS_SK
 from ksmbatch.kernels.cursor import is_due
 from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
-from ksmbatch.kernels.hints import hint_pages, hint_visits, list_due
+from ksmbatch.kernels.hints import hint_block, hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
 from ksmbatch.kernels.lines import first_that_looks_or_waits, follow_up, forget_lines
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
@@ -144,6 +144,7 @@ def rouse_the_due(s, first, end):
     seq = int64(s.scan[Scan.SEQ])
     list_due(s, first, end)
     hint_pages(s)
+    hint_block(s, 1 + first // PAGES_PER_BLOCK)
     n_due = int64(s.scan[Scan.N_DUE])
     for k in range(n_due):
         page = int64(s.due[DUE_PAGE, k])
