@@ -26,8 +26,11 @@ from ksmbatch.state import (
     FRAME_CONTENT,
     FRAME_FLAGS,
     FRAME_NID,
+    HEAD,
+    KPFN,
     KSM,
     MAPCOUNT,
+    MEMBER_NODE,
     MERGEABLE,
     NO_FRAME,
     PAGE_FLAGS,
@@ -140,21 +143,31 @@ def store(s, page, content):
 def hint_writes(s, first, pages, contents, begin, end):
     """Has the CPU fetch what the writes number `begin` to before `end` of write_pages() will look at, step by step.
 
-    Reads: pages, frames, frame_bytes.
+    Reads: pages, frames, frame_bytes, cohort, members, nodes.
     """
     for k in range(begin, end):
         prefetch_page(s, first + int64(pages[k]))
     for k in range(begin, end):
         page = first + int64(pages[k])
         frame = int64(s.pages[page, FRAME])
-        if frame not in (NO_FRAME, page):
+        if s.cohort[page] == JOINED:
+            prefetch(s.members, int64(s.pages[page, HEAD]))
+        elif frame not in (NO_FRAME, page):
             prefetch(s.frames, frame)
         if contents[k] < s.by_content.shape[1]:
             prefetch(s.by_content[tree_of(s, s.page_bytes[page, PAGE_NID])], int64(contents[k]))
     for k in range(begin, end):
-        frame = int64(s.pages[first + int64(pages[k]), FRAME])
+        page = first + int64(pages[k])
+        if s.cohort[page] == JOINED:
+            prefetch(s.nodes, int64(s.members[s.pages[page, HEAD], MEMBER_NODE]))
+            continue
+        frame = int64(s.pages[page, FRAME])
         if frame != NO_FRAME and s.frames[frame, FRAME_CONTENT] < s.by_content.shape[1]:
             prefetch(s.by_content[tree_of(s, s.frame_bytes[frame, FRAME_NID])], int64(s.frames[frame, FRAME_CONTENT]))
+    for k in range(begin, end):
+        page = first + int64(pages[k])
+        if s.cohort[page] == JOINED:
+            prefetch(s.frames, int64(s.nodes[s.members[s.pages[page, HEAD], MEMBER_NODE], KPFN]))
 
 
 @entry_kernel
