@@ -215,6 +215,7 @@ class Scan(IntEnum):
     LINES_SEQ = 41  # the scan in which the pages in line were looked at first; the next one merges them; 0: nobody is in line
     LAST_LINE = 42  # the line made last
     N_JOINED = 43  # pages of cohort JOINED
+    LINES_LEFT = 45  # 1: pages have left lines of contents that have several
     NEXT_WATCHED = 44  # pages of the open region from the cursor to before this one are not in `watch`; -1: nobody has looked
 
 

@@ -18,6 +18,7 @@ from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched,
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
 from ksmbatch.kernels.passing import begin_passes, end_passes, expected_passes, pass_by, pass_joins, pass_pending, take_budget
+from ksmbatch.kernels.relining import draw_up_lines
 from ksmbatch.kernels.resting import forget_passes, rouse, wake
 from ksmbatch.kernels.retire import VISITORS, retire
 from ksmbatch.kernels.rmap_item import free_rmap_item, free_rmap_items, get_next_rmap_item
@@ -369,6 +370,8 @@ def ksm_do_scan(s, until_wakeups, until_full_scans, until_ns):
                 s.scan[Scan.BUDGET] = 0
                 break
             if s.scan[Scan.CUR_MM] == NO_MM:
+                if s.scan[Scan.LINES_LEFT]:
+                    draw_up_lines(s)
                 start_scan(s)
             end = next_region(s)
             if end == END_OF_SCAN:

@@ -155,6 +155,9 @@ def leave_line(s, page):
     node = int64(s.members[member, MEMBER_NODE])
     if s.nodes[node, WHERE] == PLANNED:
         s.nodes[node, LEN] -= 1
+        is_last = s.by_content[s.nodes[node, NID], s.nodes[node, CONTENT], RESTING] == -node
+        if not is_last or s.nodes[node, LINE_BEFORE] != NIL:
+            s.scan[Scan.LINES_LEFT] = 1
     else:
         take_back(s, node, int64(1))
     drop_member(s, member)
