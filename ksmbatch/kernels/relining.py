@@ -1,7 +1,7 @@
 """Lines of one content, drawn up anew before they are passed, where pages have left all but the last of them.
 
-A node that pages in line will not fill has room for the leaders of the next line, and so on: without this, one page of zeros that
-is written between ksmd's first two scans would break all lines of zeros. What lines are is `lines`' business.
+A node that pages in line will not fill has room for the leaders of the next line, and so on: without this, one page of zeros
+that is written between ksmd's first two scans would break all lines of zeros. What lines are is `lines`' business.
 """
 
 from numpy import int64
