@@ -24,6 +24,8 @@ from ksmbatch.stateview import StateView
 N_PAGES = 16  # of each mm
 COSTS = {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000}
 
+SLOW = {"max_page_sharing": 4, "pages_to_scan": 2, "sleep_millisecs": 20}  # time passes within a scan
+
 
 class Pair:
     """A machine and the same once more, where nobody rests or is in line."""
@@ -212,37 +214,43 @@ def test_a_third_party_that_searches_for_the_content_ends_its_lines(page: int) -
     both.scan(2)
 
 
-@pytest.mark.parametrize("delay", [0, 1, 20, 45, 100])
+@pytest.mark.parametrize("delay", [0, 1, 20, 45, 100, 250])
 @pytest.mark.parametrize("batch", [2, 3, 50])
-def test_a_chain_due_for_pruning_is_pruned_when_a_page_in_line_passes_it(delay: int, batch: int) -> None:
-    both = Pair(
-        *[3] * 9,
-        max_page_sharing=2,
-        stable_node_chains_prune_millisecs=delay,
-        pages_to_scan=batch,
-        sleep_millisecs=20,
-    )
+@pytest.mark.parametrize("stale", [False, True])
+def test_pages_in_line_pass_chains_that_are_due_for_pruning(delay: int, batch: int, stale: bool) -> None:
+    both = Pair(*[3] * 9, stable_node_chains_prune_millisecs=delay, **SLOW | {"pages_to_scan": batch})
     both.scan(2)
-    both.write(8, 8, first=0)  # a dup of the chain is stale
-    both.do(lambda s: s.knobs.__setitem__(Knob.MAX_PAGE_SHARING, 4))
+    assert StateView(both.s).chains
+    if stale:
+        both.write(8, 8, 8, 8)  # all pages of a dup
     both.write(4, 2, 4, 2, 4, 2, 4, 2, 4, 2, first=N_PAGES)
     both.scan()
-    assert both.in_line == [N_PAGES + k for k in (4, 5, 6, 7)]
+    assert len(both.in_line) == 4
     both.scan(4)
 
 
-def test_a_page_in_line_that_passes_a_chain_when_it_is_due_is_visited() -> None:
-    both = Pair(
-        *[3] * 6, max_page_sharing=2, stable_node_chains_prune_millisecs=45, pages_to_scan=2, sleep_millisecs=20
-    )
+@pytest.mark.parametrize(("delay", "n_passed"), [(30, 1), (80, 3), (300, 8)])
+def test_a_page_in_line_is_visited_if_it_passes_a_chain_that_is_due_and_so_are_those_behind_it(
+    delay: int, n_passed: int
+) -> None:
+    both = Pair(*[3] * 9, stable_node_chains_prune_millisecs=delay, **SLOW)
     both.scan(2)
-    both.do(lambda s: s.knobs.__setitem__(Knob.MAX_PAGE_SHARING, 16))
-    both.write(*[4] * 12, first=N_PAGES)
+    both.write(*[4] * 16, first=N_PAGES)
     both.scan()
     waiting = both.in_line
-    assert len(waiting) == 10
+    assert len(waiting) == 8
     both.scan()
-    assert 0 < len(both.joined) < len(waiting)
+    assert [page for page in both.joined if page in waiting] == waiting[:n_passed]
+    both.scan(2)
+
+
+def test_a_chain_of_pages_in_line_is_pruned_when_it_is_due() -> None:
+    both = Pair(*[3] * 16, stable_node_chains_prune_millisecs=45, **SLOW)
+    both.scan()
+    assert len(both.in_line) == 8
+    both.scan()
+    assert 0 < len(both.joined)
+    both.scan(2)
 
 
 # what ends all lines
@@ -260,7 +268,7 @@ def test_a_limit_in_mid_scan_ends_all_lines() -> None:
 @pytest.mark.parametrize("column", ["WAKEUPS", "TIME_NS"])
 def test_those_that_were_passed_before_a_limit_came_near_have_joined(column: str) -> None:
     block = int(state.PAGES_PER_BLOCK)
-    s = tiny_state(pages_per_mm=block + 500, n_members=block * 4, pages_to_scan=100, sleep_millisecs=20, **COSTS)
+    s = tiny_state(pages_per_mm=block + 500, n_members=block * 4, max_page_sharing=block * 4, pages_to_scan=100, sleep_millisecs=20, **COSTS)
     fill(s, *[3] * (block + 500))
     exact = copied(s)
     exact.knobs[Knob.FORCE_EXACT] = 1
@@ -357,8 +365,8 @@ def without_lines(s: State) -> None:
         pytest.param({"kernel": Kernel.V6_1}, id="on_6_1"),
         pytest.param({"policy": Policy.NUKSM}, id="where_ksmd_moves_pages"),
         pytest.param({"policy": Policy.REPLICATE}, id="where_ksmd_copies_pages"),
-        pytest.param({"n_nodes": 15}, id="with_few_stable_nodes_left"),
-        pytest.param({"n_members": 15}, id="with_few_members_left"),
+        pytest.param({"n_nodes": 8}, id="with_few_stable_nodes_left"),
+        pytest.param({"n_members": 8}, id="with_few_members_left"),
     ],
 )
 def test_nobody_gets_in_line(built: dict[str, object]) -> None:
