@@ -129,8 +129,8 @@ def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
         nid = v.state.frame_bytes[v.frame[others], state.FRAME_NID].astype(np.int64)
         cohort = IN_LINE + 2 * nid + (nid != row[state.KNID])
         yield from all_hold(f"in line {node}, and in another cohort: page", v.state.cohort[others] == cohort, others)
-        named = -int(v.state.by_content[row[state.NID], row[state.CONTENT], state.RESTING])
-        found = chase(v.nodes, max(named, int(NIL)), state.LINE_BEFORE)
+        last = -int(v.state.by_content[row[state.NID], row[state.CONTENT], state.RESTING])
+        found = chase(v.nodes, max(last, int(NIL)), state.LINE_BEFORE)
         yield from all_hold(f"in line {node}, which is not found: page", np.full(len(others), node in found), others)
     if sorted(in_line) != np.flatnonzero(v.state.cohort >= IN_LINE).tolist():
         yield f"{len(in_line)} pages in line are members of lines, of {(v.state.cohort >= IN_LINE).sum()}"

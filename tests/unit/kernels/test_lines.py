@@ -1,88 +1,22 @@
-"""Do pages in line join as if each had been visited, and is nobody in line where somebody might notice?
+"""Do pages in line join as if each had been visited, and who gets in line, and who leaves?
 
-Every claim is held against the same machine where nobody rests and every tree is walked. Drawn machines are in
-test_lines_drawn.py.
+Every claim is held against the same machine where every page is visited. Who and what ends whole lines is in
+test_lines_end.py, drawn machines in test_lines_drawn.py.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from machines import Player, Step, filled, full_scan, knob, mmap, scenario, spawn, write
-from unit.kernels import seen
-from unit.kernels.tiny import copied, fill, shares, tiny_state
+from unit.kernels.pairs import N_PAGES, Pair, in_line, members_of, n_lines, scan_on
+from unit.kernels.tiny import fill, shares, tiny_state
 
 from ksmbatch import state, stateview
 from ksmbatch.codes import Kernel, Policy, Status
-from ksmbatch.invariants import check_invariants
-from ksmbatch.kernels import cohorts, fault, ksmd, lines
-from ksmbatch.kernels.cohorts import IN_LINE, JOINED
-from ksmbatch.metrics import Counter, NodeCounter
-from ksmbatch.state import FOREVER, Knob, Scan, State
+from ksmbatch.kernels import cohorts, fault, ksmd
+from ksmbatch.metrics import NodeCounter
+from ksmbatch.state import FOREVER, Scan, State
 from ksmbatch.stateview import StateView
-
-N_PAGES = 16  # of each mm
-COSTS = {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000}
-
-SLOW = {"max_page_sharing": 4, "pages_to_scan": 2, "sleep_millisecs": 20}  # time passes within a scan
-
-
-class Pair:
-    """A machine and the same once more, where nobody rests or is in line."""
-
-    def __init__(self, *contents: int | None, **knobs: int) -> None:
-        self.s = tiny_state(pages_per_mm=N_PAGES, n_contents=12, n_nodes=128, n_members=256, **COSTS | knobs)
-        self.exact = copied(self.s)
-        self.exact.knobs[Knob.FORCE_EXACT] = 1
-        self.write(*contents)
-
-    def write(self, *contents: int | None, first: int = 0) -> None:
-        self.do(lambda s: fill(s, *contents, first=first))
-
-    def do(self, change: Callable[[State], None]) -> None:
-        """Lets something happen to both."""
-        change(self.s)
-        change(self.exact)
-
-    def scan(self, n: int = 1) -> None:
-        """Full scans, behind each of which the two must not differ."""
-        for _ in range(n):
-            self.do(scan_on)
-            self.compare()
-
-    def compare(self) -> None:
-        assert check_invariants(self.s) == []
-        assert seen.differing(seen.seen(self.s), seen.seen(self.exact)) == []
-        assert seen.calls(self.s) == seen.calls(self.exact)
-
-    @property
-    def in_line(self) -> list[int]:
-        return in_line(self.s)
-
-    @property
-    def joined(self) -> list[int]:
-        found: list[int] = np.flatnonzero(self.s.cohort == JOINED).tolist()
-        return found
-
-
-def scan_on(s: State) -> None:
-    assert ksmd.ksm_scan_thread(s, FOREVER, int(s.counters[Counter.FULL_SCANS]) + 1, FOREVER) == Status.DONE
-
-
-def in_line(s: State) -> list[int]:
-    found: list[int] = np.flatnonzero(s.cohort >= IN_LINE).tolist()
-    return found
-
-
-def members_of(s: State, content: int) -> list[int]:
-    """The pages in the hlist of the plain stable node of `content`, which came last first."""
-    view = StateView(s)
-    hlist = view.hlists[int(s.by_content[0, content, state.STABLE_AT])]
-    return [view.members[member][state.MEMBER_PAGE] for member in hlist]
-
-
-def n_lines(s: State) -> int:
-    return len(StateView(s).planned)
 
 
 def test_the_third_of_three_equal_pages_is_in_line_after_the_first_scan_and_has_joined_after_the_second() -> None:
@@ -182,166 +116,21 @@ def test_one_that_leads_and_meets_nobody_leads_no_more() -> None:
     assert not np.any(both.s.page_bytes[:, state.ITEM_FLAGS] & state.LEADS)
 
 
-def test_a_line_that_all_have_left_before_the_scan_came_to_others_is_nobodys() -> None:
-    # ksmd has looked at 4 pages, and is stopped; what they hold then is another's
-    both = Pair(*[3] * 4, pages_to_scan=4)
-    both.do(lambda s: fill(s, 3, 3, 3, 3, first=N_PAGES))
-    block = int(both.s.mms[0, state.END_PAGE])
-    assert block == N_PAGES
-    # a limit that is met in the second mm only
-    both.do(lambda s: ksmd.ksm_scan_thread(s, FOREVER, FOREVER, 9 * COSTS["checksum_ns"]))
+@pytest.mark.parametrize("back", [[], [0], [1], [0, 1], [2], [0, 1, 2, 3]])
+@pytest.mark.parametrize("late", [1, 2, 4])
+def test_a_line_that_all_have_left_before_the_scan_comes_to_others_is_theirs_no_more(late: int, back: list[int]) -> None:
+    both = Pair(*[3] * 4, pages_to_scan=4, max_page_sharing=3)
+    both.write(*[5, 6] * 6, first=N_PAGES)
+    # the fourth batch ends behind these: only the first mm is passed at once
+    both.do(lambda s: ksmd.ksm_scan_thread(s, 4, FOREVER, FOREVER))
     both.compare()
-    both.write(4, 4, 5, 3)
-    both.write(6, 3, first=N_PAGES)
+    assert (both.in_line, int(both.s.scan[Scan.CUR_PAGE])) == ([2], N_PAGES + 12)
+    both.write(7, 8, 9, 10)
+    both.write(*[3] * late, first=N_PAGES + 12)
+    both.scan()
+    for page in back:
+        both.write(3, first=page)
     both.scan(3)
-
-
-# who comes in between
-
-
-@pytest.mark.parametrize("page", [0, 4, 9])
-def test_a_third_party_that_searches_for_the_content_ends_its_lines(page: int) -> None:
-    both = Pair(**{"max_page_sharing": 4})
-    both.write(4, first=page)
-    both.scan()
-    both.write(3, first=page)  # ksmd sees in the next scan that it has changed, and searches in the one after that
-    others = [other for other in range(10) if other != page]
-    both.do(lambda s: fill(s, *[None if other == page else 3 for other in range(10)]))
-    both.scan()
-    assert both.in_line == [other for place, other in enumerate(others) if place % 4 >= 2]
-    both.scan()
-    assert both.joined == [other for place, other in enumerate(others) if place % 4 >= 2 and other < page]
-    both.scan(2)
-
-
-@pytest.mark.parametrize("delay", [0, 1, 20, 45, 100, 250])
-@pytest.mark.parametrize("batch", [2, 3, 50])
-@pytest.mark.parametrize("stale", [False, True])
-def test_pages_in_line_pass_chains_that_are_due_for_pruning(delay: int, batch: int, stale: bool) -> None:
-    both = Pair(*[3] * 9, stable_node_chains_prune_millisecs=delay, **SLOW | {"pages_to_scan": batch})
-    both.scan(2)
-    assert StateView(both.s).chains
-    if stale:
-        both.write(8, 8, 8, 8)  # all pages of a dup
-    both.write(4, 2, 4, 2, 4, 2, 4, 2, 4, 2, first=N_PAGES)
-    both.scan()
-    assert len(both.in_line) == 4
-    both.scan(4)
-
-
-@pytest.mark.parametrize(("delay", "n_passed"), [(30, 1), (80, 3), (300, 8)])
-def test_a_page_in_line_is_visited_if_it_passes_a_chain_that_is_due_and_so_are_those_behind_it(
-    delay: int, n_passed: int
-) -> None:
-    both = Pair(*[3] * 9, stable_node_chains_prune_millisecs=delay, **SLOW)
-    both.scan(2)
-    both.write(*[4] * 16, first=N_PAGES)
-    both.scan()
-    waiting = both.in_line
-    assert len(waiting) == 8
-    both.scan()
-    assert [page for page in both.joined if page in waiting] == waiting[:n_passed]
-    both.scan(2)
-
-
-def test_a_chain_of_pages_in_line_is_pruned_when_it_is_due() -> None:
-    both = Pair(*[3] * 16, stable_node_chains_prune_millisecs=45, **SLOW)
-    both.scan()
-    assert len(both.in_line) == 8
-    both.scan()
-    assert 0 < len(both.joined)
-    both.scan(2)
-
-
-# what ends all lines
-
-
-def test_a_limit_in_mid_scan_ends_all_lines() -> None:
-    both = Pair(*[3] * 8, pages_to_scan=5)
-    both.scan()
-    both.do(lambda s: ksmd.ksm_scan_thread(s, int(s.counters[Counter.WAKEUPS]) + 1, FOREVER, FOREVER))
-    assert (both.in_line, both.joined, n_lines(both.s)) == ([], [], 0)
-    both.compare()
-    both.scan(2)
-
-
-@pytest.mark.parametrize("column", ["WAKEUPS", "TIME_NS"])
-def test_those_that_were_passed_before_a_limit_came_near_have_joined(column: str) -> None:
-    block = int(state.PAGES_PER_BLOCK)
-    s = tiny_state(pages_per_mm=block + 500, n_members=block * 4, max_page_sharing=block * 4, pages_to_scan=100, sleep_millisecs=20, **COSTS)
-    fill(s, *[3] * (block + 500))
-    exact = copied(s)
-    exact.knobs[Knob.FORCE_EXACT] = 1
-    scan_on(s)
-    limits = [FOREVER, FOREVER]
-    if column == "WAKEUPS":
-        limits[0] = int(s.counters[Counter.WAKEUPS]) + 43
-    else:
-        limits[1] = int(s.counters[Counter.TIME_NS]) + 1_450_000_000
-    scan_on(exact)
-    for machine in (s, exact):
-        ksmd.ksm_scan_thread(machine, limits[0], FOREVER, limits[1])
-    assert block <= s.scan[Scan.CUR_PAGE] < block + 500
-    assert in_line(s) == []
-    assert np.flatnonzero(s.cohort == JOINED).tolist() == list(range(2, block))
-    assert seen.differing(seen.seen(s), seen.seen(exact)) == []
-    assert check_invariants(s) == []
-
-
-SEEING = {
-    "discard": {"op": "discard", "proc": "a", "area": "m", "first": 3, "count": 1},
-    "munmap": {"op": "munmap", "proc": "a", "area": "m", "first": 3, "count": 2},
-    "unmerge": {"op": "madvise", "proc": "a", "area": "m", "first": 0, "count": 3, "advice": "unmergeable"},
-    "mprotect": {"op": "mprotect", "proc": "a", "area": "m", "prot": "none"},
-    "migrate": {"op": "migrate", "proc": "a", "area": "m", "first": 0, "count": 4, "node": 1},
-    "fork": {"op": "fork", "proc": "a", "child": "c"},
-    "exit": {"op": "exit", "proc": "a"},
-    "smart_scan": knob("smart_scan", 1),
-    "use_zero_pages": knob("use_zero_pages", 1),
-    "max_page_sharing": knob("max_page_sharing", 2),
-    "merge_across_nodes": knob("merge_across_nodes", 0),
-    "run": {"op": "run", "value": 2},
-}
-BLIND = {
-    "read": {"op": "read", "proc": "a", "area": "m", "first": 2, "count": 3},
-    "spawn": spawn("c"),
-    "mmap": mmap("n", 4, proc="a"),
-    "write": write("m", 9, first=6),
-    "pages_to_scan": knob("pages_to_scan", 3),
-}
-
-
-def played(step: Step, scans: int, *, force_exact: bool) -> list[State]:
-    """The machine behind each of some steps, of which one is `step`, so many scans after the first look."""
-    begin = [*filled([3] * 6 + [5, 0, 0, 0]), *filled([3, 3, 5, 5, 5, 5], node=1, proc="b")]
-    steps = [*begin, *[full_scan()] * scans, step, *[full_scan()] * 4]
-    player = Player(scenario(*steps), force_exact=force_exact, keep_pfns=False)
-    found = [copied(player.machine.state) for _ in player.outcomes()]
-    return found[len(begin) :]
-
-
-@pytest.mark.parametrize("scans", [1, 2])
-@pytest.mark.parametrize("name", [*SEEING, *BLIND])
-def test_whatever_happens_between_two_scans_comes_to_the_same(name: str, scans: int) -> None:
-    steps = SEEING | BLIND
-    with_lines = played(steps[name], scans, force_exact=False)
-    assert len(in_line(with_lines[0])) == 10
-    # the others end lines, or what joined in them is written up
-    assert bool(np.any(with_lines[scans].cohort >= IN_LINE)) == (name in BLIND and scans == 1)
-    assert bool(np.any(with_lines[scans].cohort == JOINED)) == (name in BLIND and scans == 2)
-    for s, exact in zip(with_lines, played(steps[name], scans, force_exact=True), strict=True):
-        assert check_invariants(s) == []
-        assert seen.differing(seen.seen(s), seen.seen(exact)) == []
-
-
-def test_lines_end_only_once() -> None:
-    both = Pair(*[3] * 6)
-    both.scan()
-    lines.break_all_lines(both.s)
-    before = seen.kept(both.s)
-    lines.break_all_lines(both.s)
-    assert seen.kept(both.s) == before
-    both.scan(2)
 
 
 # where nobody gets in line
