@@ -76,7 +76,8 @@ def of_arrays(checksum: Callable[[int], int] | None) -> Checksum | None:
 class Player:
     """A machine and the steps that are to happen on it.
 
-    `checksum`: content -> checksum; None: all differ. `policy`, `callers`: see Machine.
+    `checksum`: content -> checksum; None: all differ. `policy`, `callers`, `keep_pfns`: see Machine; where page frame numbers
+    are kept, nobody gets in line.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Player:
         checksum: Callable[[int], int] | None = None,
         policy: Policy = Policy.MAINLINE,
         callers: Sequence[Caller] = CALLER_PRESETS["mainline"],
+        keep_pfns: bool = True,
     ) -> None:
         parsed = document if isinstance(document, Scenario) else parse_scenario(document, "test")
         program = compile_workload(scenario_workload(parsed), of_arrays(checksum))
@@ -97,7 +99,7 @@ class Player:
             kernel,
             parsed.knobs,
             force_exact=force_exact,
-            keep_pfns=True,
+            keep_pfns=keep_pfns,
             policy=policy,
             callers=callers,
             node_pages=parsed.node_pages,

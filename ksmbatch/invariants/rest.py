@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ksmbatch import state
 from ksmbatch.invariants.recount import Faults, all_hold, differs
 from ksmbatch.state import NIL, NO_FRAME, NO_MM, Knob, Scan
-from ksmbatch.stateview import IN_LINE, JOINED, MERGED, SEARCHING, StateView
+from ksmbatch.stateview import IN_LINE, JOINED, MERGED, SEARCHING, StateView, chase
 
 WORD = int(state.PAGES_PER_WORD)
 
@@ -111,6 +111,7 @@ def pages_awake_are_expected(v: StateView) -> Faults:
 def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
     """A planned node has two leaders, which are not in line, and behind them the pages in line, all alike."""
     in_line = [v.members[member][state.MEMBER_PAGE] for waiting in v.waiting.values() for member in waiting]
+    all_leaders = set[int]()
     for node in v.planned:
         row = v.nodes[node]
         listed = v.present(v.listed_members[node])
@@ -123,11 +124,21 @@ def lines_are_of_pages_that_will_be_merged(v: StateView) -> Faults:
         leads = v.item_flags[pages] & state.LEADS != 0
         if set(pages[leads].tolist()) != leaders:
             yield f"line {node} is led by {sorted(pages[leads].tolist())}, and says {sorted(leaders)}"
-        in_line += pages[~leads].tolist()
-        content = v.state.frames[v.frame[pages[~leads]], state.FRAME_CONTENT]
-        yield from all_hold(f"in line {node} for another content: page", content == row[state.CONTENT], pages[~leads])
+        all_leaders |= leaders
+        others = pages[~leads]
+        in_line += others.tolist()
+        content = v.state.frames[v.frame[others], state.FRAME_CONTENT]
+        yield from all_hold(f"in line {node} for another content: page", content == row[state.CONTENT], others)
+        nid = v.state.frame_bytes[v.frame[others], state.FRAME_NID].astype(np.int64)
+        cohort = IN_LINE + 2 * nid + (nid != row[state.KNID])
+        yield from all_hold(f"in line {node}, and in another cohort: page", v.state.cohort[others] == cohort, others)
+        last = -int(v.state.by_content[row[state.NID], row[state.CONTENT], state.RESTING])
+        found = chase(v.nodes, max(last, int(NIL)), state.LINE_BEFORE)
+        yield from all_hold(f"in line {node}, which is not found: page", np.full(len(others), node in found), others)
     if sorted(in_line) != np.flatnonzero(v.state.cohort >= IN_LINE).tolist():
         yield f"{len(in_line)} pages in line are members of lines, of {(v.state.cohort >= IN_LINE).sum()}"
+    strays = np.setdiff1d(np.flatnonzero(v.item_flags & state.LEADS), list(all_leaders))
+    yield from all_hold("leads no line: page", np.zeros(len(strays), np.bool_), strays)
     named = v.state.by_content[:, :, state.RESTING].ravel()
     yield from all_hold("named as a line, and is none: node", np.isin(-named[named < 0], v.lines), -named[named < 0])
 

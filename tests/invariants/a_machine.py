@@ -1,4 +1,7 @@
-"""A sane machine in mid-scan with something of everything in it, for tests to break. It breaks nothing itself."""
+"""Sane machines for tests to break: one in mid-scan with something of everything in it, and one with pages in line.
+
+It breaks nothing itself.
+"""
 
 import numpy as np
 from machines import Player, filled, full_scan, knob, scan, scenario, write
@@ -30,6 +33,24 @@ KNOBS = {"merge_across_nodes": 0, "max_page_sharing": 3, "use_zero_pages": 1}
 def sane(policy: Policy = Policy.MAINLINE, *, smart_scan: int = 0) -> State:
     """After STEPS: with smart_scan pages of b and c are at rest in its cohorts, and without in that of all who search."""
     player = Player(scenario(*STEPS, **KNOBS, smart_scan=smart_scan), policy=policy)
+    player.run()
+    assert check_invariants(player.machine.state) == []
+    return player.machine.state
+
+
+# three lines for 7 on node 0, of which the last has one leader and nobody else; one that two pages have left; one on node 1
+IN_LINE_STEPS = (
+    *filled([7] * 4 + [5] * 3 + [7] * 3 + [9] * 6 + [30, 31]),
+    *filled([7, 7, 40, 7, 9, 9, 9], node=1, proc="b"),
+    full_scan(),
+    write("m", 8, 8, first=12),
+)
+
+
+def with_lines(*, scans: int = 0) -> State:
+    """After IN_LINE_STEPS, and as many more `scans`: after one of them pages are JOINED, and nobody is in line any more."""
+    steps = IN_LINE_STEPS + (full_scan(),) * scans
+    player = Player(scenario(*steps, merge_across_nodes=0, max_page_sharing=3), keep_pfns=False)
     player.run()
     assert check_invariants(player.machine.state) == []
     return player.machine.state

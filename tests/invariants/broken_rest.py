@@ -10,8 +10,7 @@ from invariants.a_machine import item_in_tree
 
 from ksmbatch import state
 from ksmbatch.state import NIL, NO_FRAME, NO_MM, Scan, State
-
-MERGED, SEARCHING, FIRST_COHORT = 1, 2, 3  # as in kernels/resting
+from ksmbatch.stateview import FIRST_COHORT, IN_LINE, JOINED, MERGED, SEARCHING
 
 
 def merged_page(s: State) -> int:
@@ -149,6 +148,101 @@ def end_the_scan_too_early(s: State) -> None:
     s.scan[Scan.CUR_MM] = NO_MM
 
 
+def page_in_line(s: State) -> int:
+    return int(np.flatnonzero(s.cohort >= IN_LINE)[0])
+
+
+def searching_page(s: State) -> int:
+    """One that is at rest for good, with a content that nobody else has."""
+    return int(np.flatnonzero(s.cohort == SEARCHING)[0])
+
+
+def line_of(s: State) -> int:
+    """The line of page_in_line()."""
+    return int(s.members[s.pages[page_in_line(s), state.HEAD], state.MEMBER_NODE])
+
+
+def named_line(s: State) -> np.ndarray:
+    """The row of by_content that names a line for the content of page_in_line()."""
+    row: np.ndarray = s.by_content[s.nodes[line_of(s), state.NID], s.nodes[line_of(s), state.CONTENT]]
+    assert row[state.RESTING] < 0
+    return row
+
+
+def make_a_line_longer_than_it_is(s: State) -> None:
+    s.nodes[line_of(s), state.LEN] += 1
+
+
+def give_a_page_in_line_another_head(s: State) -> None:
+    s.pages[page_in_line(s), state.HEAD] += 1
+
+
+def let_a_line_be_led_by_nobody(s: State) -> None:
+    s.page_bytes[s.nodes[line_of(s), state.LEADER] - 1, state.ITEM_FLAGS] = state.ITEM
+
+
+def name_another_second(s: State) -> None:
+    s.nodes[line_of(s), state.SECOND] += 1
+
+
+def write_to_a_page_in_line_unnoticed(s: State) -> None:
+    s.frames[s.pages[page_in_line(s), state.FRAME], state.FRAME_CONTENT] += 1
+
+
+def move_a_page_in_line_unnoticed(s: State) -> None:
+    s.frame_bytes[s.pages[page_in_line(s), state.FRAME], state.FRAME_NID] ^= 1
+
+
+def move_the_frame_that_a_line_will_join(s: State) -> None:
+    s.nodes[line_of(s), state.KNID] ^= 1
+
+
+def forget_the_lines_of_a_content(s: State) -> None:
+    named_line(s)[state.RESTING] = 0
+
+
+def lose_a_line_on_the_way_to_those_before(s: State) -> None:
+    last = -int(named_line(s)[state.RESTING])
+    assert last != line_of(s)
+    s.nodes[last, state.LINE_BEFORE] = NIL
+
+
+def put_a_page_in_line_that_nobody_expects(s: State) -> None:
+    s.cohort[searching_page(s)] = IN_LINE
+
+
+def let_a_page_lead_that_leads_no_line(s: State) -> None:
+    s.page_bytes[searching_page(s), state.ITEM_FLAGS] |= np.uint8(state.LEADS)
+
+
+def name_a_free_node_as_a_line(s: State) -> None:
+    named_line(s)[state.RESTING] = -int(s.scan[Scan.NEXT_NODE])
+
+
+def forget_that_there_are_lines(s: State) -> None:
+    s.scan[Scan.LINES_SEQ] = 0
+
+
+def keep_a_line_when_nobody_is_in_line(s: State) -> None:
+    s.scan[Scan.LAST_LINE] = 1
+
+
+def let_lines_be_of_the_next_scan(s: State) -> None:
+    s.scan[Scan.LINES_SEQ] += 1
+
+
+def joined_page(s: State) -> int:
+    return int(np.flatnonzero(s.cohort == JOINED)[0])
+
+
+def count_a_joined_page_twice(s: State) -> None:
+    s.scan[Scan.N_JOINED] += 1
+
+
+def put_the_node_of_a_joined_page_on_migrate_nodes(s: State) -> None:
+    s.nodes[s.members[s.pages[joined_page(s), state.HEAD], state.MEMBER_NODE], state.WHERE] = state.IN_MIGRATE
+
+
 Change = Callable[[State], None]
 
 CASES: list[tuple[str, str, Change]] = [
@@ -197,4 +291,26 @@ SMART_CASES: list[tuple[str, str, Change]] = [
     ("cohorts_are_recounted", "pages at rest of block 0, cohort", count_a_page_at_rest_twice),
     ("pages_awake_are_expected", "awake, and not expected", lose_the_calendar),
     ("watched_pages_are_in_watch", "to be watched, and is not", watch_for_one_page_less),
+]
+# rules of pages in line, where there are some, and of pages that have joined
+LINE_CASES: list[tuple[str, str, Change]] = [
+    ("lines_are_of_pages_that_will_be_merged", "length of line", make_a_line_longer_than_it_is),
+    ("lines_are_of_pages_that_will_be_merged", "its head is elsewhere", give_a_page_in_line_another_head),
+    ("lines_are_of_pages_that_will_be_merged", "is led by", let_a_line_be_led_by_nobody),
+    ("lines_are_of_pages_that_will_be_merged", "is led by", name_another_second),
+    ("lines_are_of_pages_that_will_be_merged", "for another content", write_to_a_page_in_line_unnoticed),
+    ("lines_are_of_pages_that_will_be_merged", "in another cohort", move_a_page_in_line_unnoticed),
+    ("lines_are_of_pages_that_will_be_merged", "in another cohort", move_the_frame_that_a_line_will_join),
+    ("lines_are_of_pages_that_will_be_merged", "which is not found", forget_the_lines_of_a_content),
+    ("lines_are_of_pages_that_will_be_merged", "which is not found", lose_a_line_on_the_way_to_those_before),
+    ("lines_are_of_pages_that_will_be_merged", "are members of lines", put_a_page_in_line_that_nobody_expects),
+    ("lines_are_of_pages_that_will_be_merged", "leads no line", let_a_page_lead_that_leads_no_line),
+    ("lines_are_of_pages_that_will_be_merged", "named as a line, and is none", name_a_free_node_as_a_line),
+    ("lines_are_of_one_scan", "pages in line", forget_that_there_are_lines),
+    ("lines_are_of_one_scan", "the scan that made lines", let_lines_be_of_the_next_scan),
+]
+JOINED_CASES: list[tuple[str, str, Change]] = [
+    ("lines_are_of_one_scan", "the line made last", keep_a_line_when_nobody_is_in_line),
+    ("joined_pages_are_recounted", "pages joined", count_a_joined_page_twice),
+    ("merged_pages_at_rest_are_in_place", "on migrate_nodes", put_the_node_of_a_joined_page_on_migrate_nodes),
 ]

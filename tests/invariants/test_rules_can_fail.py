@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from invariants import broken_rest
-from invariants.a_machine import item_in_tree, sane
+from invariants.a_machine import item_in_tree, sane, with_lines
 
 from ksmbatch import state
 from ksmbatch.codes import Policy
@@ -491,6 +491,20 @@ def test_a_rule_of_pages_at_rest_notices_what_breaks_it(
     assert any(said in fault for fault in said_by_rule)
 
 
+@pytest.mark.parametrize(
+    ("scans", "rule", "said", "change"),
+    [(0, *case) for case in broken_rest.LINE_CASES] + [(1, *case) for case in broken_rest.JOINED_CASES],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_rule_of_pages_in_line_notices_what_breaks_it(
+    scans: int, rule: str, said: str, change: Callable[[State], None]
+) -> None:
+    s = with_lines(scans=scans)
+    change(s)
+    said_by_rule = [fault for fault in check_invariants(s) if fault.startswith(f"{rule.replace('_', ' ')}: ")]
+    assert any(said in fault for fault in said_by_rule)
+
+
 def test_a_built_unstable_tree_must_hold_its_items() -> None:
     s = sane()
     assert item_in_tree(s, 1) >= 0
@@ -519,7 +533,8 @@ def test_only_mainline_may_leave_the_nodes_of_moved_frames_behind(policy: Policy
 
 
 def test_every_rule_is_tried() -> None:
-    assert {rule for rule, *_ in [*CASES, *broken_rest.CASES]} == {rule.__name__ for rule in RULES}
+    of_rest = [*broken_rest.CASES, *broken_rest.LINE_CASES, *broken_rest.JOINED_CASES]
+    assert {rule for rule, *_ in [*CASES, *of_rest]} == {rule.__name__ for rule in RULES}
 
 
 def test_every_rule_says_what_it_is() -> None:
