@@ -78,11 +78,11 @@ def test_a_chain_of_pages_in_line_is_pruned_when_it_is_due() -> None:
 # what ends all lines
 
 
-def test_a_limit_in_mid_scan_ends_all_lines() -> None:
+def test_lines_go_on_after_a_limit_in_mid_scan() -> None:
     both = Pair(*[3] * 8, pages_to_scan=5)
     both.scan()
     both.do(lambda s: ksmd.ksm_scan_thread(s, int(s.counters[Counter.WAKEUPS]) + 1, FOREVER, FOREVER))
-    assert (both.in_line, both.joined, n_lines(both.s)) == ([], [], 0)
+    assert (both.in_line, both.joined, n_lines(both.s)) == ([5, 6, 7], [2, 3, 4], 0)
     both.compare()
     both.scan(2)
 
