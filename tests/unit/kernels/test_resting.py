@@ -210,18 +210,25 @@ def test_a_careful_region_takes_from_the_budget_only() -> None:
 
 @settings(max_examples=100)
 @given(
+    st.sampled_from((20, 272)),
     st.lists(
-        st.tuples(st.integers(0, 2 * 4096 - 1), st.integers(1, 254), st.booleans()), max_size=60, unique_by=lambda each: each[0]
-    )
+        st.tuples(st.integers(0, 2 * 4096 - 1), st.integers(0, 253), st.booleans(), st.booleans()),
+        max_size=60,
+        unique_by=lambda each: each[0],
+    ),
 )
-def test_a_whole_block_comes_to_what_its_pages_come_to(at_rest: list[tuple[int, int, bool]]) -> None:
+def test_a_whole_block_comes_to_what_its_pages_come_to(scans: int, at_rest: list[tuple[int, int, bool, bool]]) -> None:
     s = state.allocate(n_pages=8192, n_mms=1, n_nids=1, n_dup=1, rank=np.zeros(1, np.uint32), checksum_class=None)
-    for page, cohort, has_changed in at_rest:
+    for page, number, has_changed, _ in at_rest:
+        cohort = 1 + number % min(2 + scans, 254)  # one that has begun
         resting.rest(s, page, cohort)
         if has_changed and cohort >= SEARCHING:
             cohorts.note_changed(s, page)
-    for _ in range(20):
+    for _ in range(scans):
         passing.begin_passes(s)
+    for page, _, _, was_stopped in at_rest:
+        if was_stopped and s.cohorts[0, s.cohort[page]] & cohorts.WAS_UNSTABLE:
+            s.gated[s.scan[Scan.SEQ] - 1 & 1, page // 32] |= np.uint32(1 << page % 32)
     block = int(PAGES_PER_BLOCK)
     for first in (0, block):
         at_once = passing.expected_passes(s, first, first + block)
