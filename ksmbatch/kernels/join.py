@@ -12,6 +12,7 @@ from ksmbatch.kernels.hints import hint_visits
 from ksmbatch.kernels.members import add_member
 from ksmbatch.kernels.merge import has_zero_checksum
 from ksmbatch.kernels.passing import take_budget
+from ksmbatch.kernels.smart_scan import AGE_OF_SKIPS, age_visited
 from ksmbatch.kernels.stable_chain import MAY_PRUNE, may_prune, waits_beyond_region
 from ksmbatch.kernels.stable_node import NOW, is_chain, is_page_sharing_candidate, lengthen_first
 from ksmbatch.kernels.stable_shape import may_meet_something
@@ -49,6 +50,7 @@ from ksmbatch.state import (
     PROT_NONE,
     RESTING,
     ROOMY_DUPS,
+    SKIPS,
     SPARE_MEMBERS,
     STABLE,
     STABLE_AT,
@@ -73,7 +75,7 @@ def node_to_join(s, page):
         return NIL
     if s.page_bytes[page, PAGE_FLAGS] & (MERGEABLE | ANON | PROT_NONE) != MERGEABLE | ANON:
         return NIL
-    if s.knobs[Knob.SMART_SCAN] and s.page_bytes[page, AGE] >= 3:
+    if s.knobs[Knob.SMART_SCAN] and s.page_bytes[page, AGE] >= AGE_OF_SKIPS and s.page_bytes[page, SKIPS] != 0:
         return NIL
     if s.knobs[Knob.USE_ZERO_PAGES] and has_zero_checksum(s, content):
         return NIL
@@ -109,7 +111,8 @@ def join(s, page, node):
     nid = int64(s.frame_bytes[page, FRAME_NID])
     knid = int64(s.frame_bytes[kframe, FRAME_NID])
     home = int64(s.page_bytes[page, PAGE_NID])
-    s.page_bytes[page, AGE] += s.knobs[Knob.SMART_SCAN]
+    if s.knobs[Knob.SMART_SCAN]:
+        age_visited(s, page)
     # its frame is freed, and it maps that of the node
     s.frames[page, MAPCOUNT] = 0
     s.by_content[tree_of(s, nid), s.frames[page, FRAME_CONTENT], HOLDERS] -= 1

@@ -18,6 +18,8 @@ from ksmbatch.state import (
     Knob,
 )
 
+AGE_OF_SKIPS = 3  # from which on pages may be passed by
+
 
 @kernel
 def skip_age(age):
@@ -32,6 +34,16 @@ def skip_age(age):
 
 
 @inlined
+def age_visited(s, page):
+    """`page`, no KSM page, is visited, and its rmap_item gets older. Writes: page_bytes."""
+    age = int64(s.page_bytes[page, AGE])
+    if age != 255:
+        s.page_bytes[page, AGE] = age + 1
+    if age >= AGE_OF_SKIPS:
+        s.page_bytes[page, SKIPS] = skip_age(age)
+
+
+@inlined
 def should_skip_rmap_item(s, page):
     """Whether smart_scan passes `page` by; ages its rmap_item.
 
@@ -43,14 +55,12 @@ def should_skip_rmap_item(s, page):
     if s.frame_bytes[s.pages[page, FRAME], FRAME_FLAGS] & KSM:
         return False
     age = int64(s.page_bytes[page, AGE])
+    skips = int64(s.page_bytes[page, SKIPS])
+    if age < AGE_OF_SKIPS or skips == 0:
+        age_visited(s, page)
+        return False
     if age != 255:
         s.page_bytes[page, AGE] = age + 1
-    if age < 3:
-        return False
-    skips = int64(s.page_bytes[page, SKIPS])
-    if skips == 0:
-        s.page_bytes[page, SKIPS] = skip_age(age)
-        return False
     s.counters[Counter.PAGES_SKIPPED] += 1
     s.page_bytes[page, SKIPS] = skips - 1
     remove_rmap_item_from_tree(s, page)
