@@ -86,6 +86,16 @@ def test_a_page_whose_content_comes_back_is_visited_and_so_are_those_behind_it(p
     both.scan(2)
 
 
+def test_those_in_an_earlier_line_have_joined_when_one_that_leads_a_later_one_turns_out_to_be_written() -> None:
+    both = Pair(*[3] * 8, max_page_sharing=4)
+    both.scan()
+    assert both.in_line == [2, 3, 6, 7]
+    both.write(4, first=4)
+    both.scan()
+    assert both.joined == [2, 3]
+    both.scan(2)
+
+
 def test_all_may_leave_a_line() -> None:
     both = Pair(*[3] * 6)
     both.scan()

@@ -5,6 +5,7 @@ Single claims are in test_lines.py; whole runs, with all that can happen to memo
 
 from collections import Counter as Bag
 
+import numba
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, Scan, State
 from ksmbatch.stateview import StateView
 
+INTERPRETED = bool(numba.config.DISABLE_JIT)
 PAGES_PER_MM, N_CONTENTS, N_SINGLE = 24, 6, 100
 COSTS = {"wakeup_ns": 3, "skip_ns": 5, "ksm_visit_ns": 70, "checksum_ns": 900, "search_ns": 11_000, "merge_ns": 130_000}
 LATE = 8  # pages at the end of the second mm that are absent at first
@@ -103,7 +105,7 @@ def n_waiting(s: State) -> int:
 def test_drawn_machines_come_to_the_same_with_lines_and_without() -> None:
     found = Bag[str]()
 
-    @settings(max_examples=300)
+    @settings(max_examples=10 if INTERPRETED else 300)
     @given(
         st.lists(contents, min_size=2 * PAGES_PER_MM - LATE, max_size=2 * PAGES_PER_MM - LATE),
         st.lists(st.integers(0, 1), min_size=4, max_size=4),
@@ -152,4 +154,4 @@ def test_drawn_machines_come_to_the_same_with_lines_and_without() -> None:
 
     play()
     assert len(found) == 7
-    assert min(found.values()) >= 10, found
+    assert INTERPRETED or min(found.values()) >= 10, found

@@ -5,7 +5,7 @@ Every claim is held against the same machine where every page is visited. Who ge
 
 import numpy as np
 import pytest
-from machines import Player, Step, filled, full_scan, knob, mmap, scenario, spawn, write
+from machines import Player, Step, compiled_only, filled, full_scan, knob, mmap, scenario, spawn, write
 from unit.kernels import seen
 from unit.kernels.pairs import COSTS, N_PAGES, SLOW, Pair, in_line, n_lines, scan_on
 from unit.kernels.tiny import copied, fill, tiny_state
@@ -87,6 +87,7 @@ def test_lines_go_on_after_a_limit_in_mid_scan() -> None:
     both.scan(2)
 
 
+@compiled_only
 @pytest.mark.parametrize("column", ["WAKEUPS", "TIME_NS"])
 def test_those_that_were_passed_before_a_limit_came_near_have_joined(column: str) -> None:
     block = int(state.PAGES_PER_BLOCK)
