@@ -14,6 +14,7 @@ from unit.kernels.tiny import copied, fill, tiny_state
 from ksmbatch import state
 from ksmbatch.invariants import check_invariants
 from ksmbatch.kernels import fault
+from ksmbatch.kernels.cohorts import SEARCHING
 from ksmbatch.kernels.fill import fill_run, make_all_due, write_range
 from ksmbatch.metrics import NodeCounter
 from ksmbatch.state import Scan, State
@@ -133,8 +134,8 @@ def test_who_rests_alone_is_woken_by_a_fill() -> None:
     s = long_state()
     fill(s, 1)
     s.by_content[0, 1, state.RESTING] = 1
-    s.cohort[0] = 2
-    s.cohorts[1, 2] = 1
+    s.cohort[0] = SEARCHING
+    s.cohorts[1, SEARCHING] = 1
     s.pages[0, state.CHECKSUM] = 1
     assert fill_run(s, 1, np.ones(3, np.int32), 0) == 3
     assert s.cohort[0] == 0
