@@ -6,7 +6,7 @@ of the CPU's caches on a large host, need not be touched; it is taken out when i
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import inlined, kernel, prefetch
 from ksmbatch.kernels.resting import wake
 from ksmbatch.state import FIRST, LEN, MEMBER_NEXT, MEMBER_NODE, MEMBER_PAGE, N_LEFT, NIL, Scan
 
@@ -19,7 +19,9 @@ def add_member(s, node, page):
     """Hangs the rmap_item of `page` into the hlist of `node`. Writes: members, nodes, scan. Returns: the member."""
     member = int64(s.scan[Scan.FREE_MEMBER])
     if member != NIL:
-        s.scan[Scan.FREE_MEMBER] = s.members[member, MEMBER_NEXT]
+        after = int64(s.members[member, MEMBER_NEXT])
+        s.scan[Scan.FREE_MEMBER] = after
+        prefetch(s.members, after)  # the next one to be taken
     else:
         member = int64(s.scan[Scan.NEXT_MEMBER])
         s.scan[Scan.NEXT_MEMBER] = member + 1
