@@ -145,7 +145,7 @@ def hint_writes(s, first, pages, contents, begin, end):
 
     Reads: pages, frames, frame_bytes, cohort, members, nodes.
     """
-    for k in range(begin, end):
+    for k in range(end, min(end + AT_ONCE, int64(len(pages)))):
         prefetch_page(s, first + int64(pages[k]))
     for k in range(begin, end):
         page = first + int64(pages[k])
@@ -174,6 +174,8 @@ def hint_writes(s, first, pages, contents, begin, end):
 def write_pages(s, first, pages, contents):
     """Writes contents[k] to page first + pages[k], in this order. Returns: nothing. Writes: as store()."""
     n_pages = int64(len(pages))
+    for k in range(min(AT_ONCE, n_pages)):
+        prefetch_page(s, first + int64(pages[k]))
     for begin in range(0, n_pages, AT_ONCE):
         end = min(begin + AT_ONCE, n_pages)
         hint_writes(s, first, pages, contents, begin, end)
