@@ -136,7 +136,8 @@ def simulate(
                 _apply(clock, lock, step)
             if k == 0:
                 memory.close()
-                memory.enter_context(prefault.meanwhile(_memory_of_merging(machine.state)))
+                for array, n_bytes in _memory_of_merging(machine.state):
+                    prefault.at_once(array.reshape(-1).view(np.uint8)[:n_bytes])
                 wall_start_s = time.perf_counter()
             if scans is not None or program.per_scan:
                 n_scans = scans[k] if scans is not None else 1
@@ -165,7 +166,7 @@ def _memory_of_pages(s: State) -> list[tuple[np.ndarray, int]]:
 
 
 def _memory_of_merging(s: State) -> list[tuple[np.ndarray, int]]:
-    """What ksmd's first merging scan uses, at most, as _memory_of_pages(): nothing if it does not run."""
+    """What ksmd's first two scans use, at most, as _memory_of_pages(): nothing if it does not run."""
     if s.knobs[Knob.RUN] != Run.MERGE:
         return []
     first = int(s.knobs[Knob.USE_ZERO_PAGES])  # zeros, content 0, then merge with the kernel's page, and in no stable node

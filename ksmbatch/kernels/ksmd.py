@@ -13,7 +13,7 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_block, hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.lines import first_that_looks_or_waits, follow_up, forget_lines
+from ksmbatch.kernels.lines import are_lines_lively, first_that_looks_or_waits, follow_up, forget_lines
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot
@@ -249,7 +249,7 @@ def page_to_visit(s, lively):
         list_due(s, int64(s.scan[Scan.CUR_PAGE]), int64(s.scan[Scan.REGION_END]))
     k = int64(s.scan[Scan.NEXT_DUE])
     due = int64(s.due[DUE_PAGE, k]) if k < s.scan[Scan.N_DUE] else int64(s.scan[Scan.REGION_END])
-    if lively and s.scan[Scan.PENDING_JOINS] != 0:
+    if lively and s.scan[Scan.PENDING_JOINS] != 0 and are_lines_lively(s, (due - 1) // PAGES_PER_BLOCK):
         looking = first_that_looks_or_waits(s, int64(s.scan[Scan.CUR_PAGE]), due, lively)
         if looking < due:
             s.scan[Scan.CUR_PAGE] = looking

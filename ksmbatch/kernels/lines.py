@@ -18,7 +18,7 @@ from numpy import int64
 from ksmbatch.accel import entry_kernel, inlined, kernel
 from ksmbatch.kernels.cohorts import IN_LINE, IS_JOIN, IS_VISIT, JOINED, MOST_NIDS, class_of
 from ksmbatch.kernels.cursor import mm_of
-from ksmbatch.kernels.looking import lively_trees, must_be_visited
+from ksmbatch.kernels.looking import first_that_looks, must_be_visited
 from ksmbatch.kernels.members import LEFT_IT, add_member, drop_member, free_member
 from ksmbatch.kernels.passing import catch_up
 from ksmbatch.kernels.resting import rest, wake, write_joined
@@ -67,6 +67,7 @@ from ksmbatch.state import (
     NO_FRAME,
     PAGE_FLAGS,
     PAGE_NID,
+    PAGES_PER_BLOCK,
     PLANNED,
     PROT_NONE,
     RESTING,
@@ -357,15 +358,23 @@ def forget_lines(s):
         s.cohorts[0, cohort] = 0
 
 
+@inlined
+def are_lines_lively(s, block):
+    """Whether searches of pages in line, in `block`, may change a tree. Reads: cohorts, trees."""
+    for nid in range(min(MOST_NIDS, s.trees.shape[1])):
+        waiting = s.cohorts[1 + block, class_of(nid, nid)] + s.cohorts[1 + block, class_of(nid, nid + 1)]
+        if waiting != 0 and not is_calm(s, tree_of(s, nid)):
+            return True
+    return False
+
+
 @kernel
 def first_that_looks_or_waits(s, first, end, lively):
-    """As looking.first_that_looks(), where pages are in line: their searches may be seen, too; lines of such a one end.
+    """As looking.first_that_looks(), where searches of pages in line may be seen, too: the lines of such a one end.
 
     A page that would just prune the chain in which its own dup is does so on the spot: nothing but the delay begins anew.
     Writes: scan, and as meets_something(), may_prune(), take_apart(). Returns: the page, which may be at rest still; `end`.
     """
-    if not lively_trees(s):
-        return end
     for page in range(first, end):
         phase = int64(s.cohorts[0, s.cohort[page]])
         if phase & IS_VISIT and must_be_visited(s, page, lively):
@@ -378,8 +387,9 @@ def first_that_looks_or_waits(s, first, end, lively):
             s.scan[Scan.CUR_PAGE] = page
             take_apart(s, tree_of(s, s.frame_bytes[page, FRAME_NID]), int64(s.frames[page, FRAME_CONTENT]))
             return page
-        if not lively_trees(s):
-            break
+        if not are_lines_lively(s, page // PAGES_PER_BLOCK):
+            is_any_left = page + 1 < end and s.scan[Scan.PENDING_VISITS] != 0
+            return first_that_looks(s, page + 1, end, lively) if is_any_left else end
     return end
 
 
