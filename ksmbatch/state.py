@@ -94,6 +94,8 @@ LAST_NID, HOME, HOME_CALL, STUCK_CALL = FOUND, FOUND, SETTLED, STALE_DUPS
 # of nodes that are still to be (WHERE is PLANNED), and of those that were: the first two pages that will be merged, + 1; where
 # the frame of the second is, which will be the KSM page; the line made before this one; the one before of the same content
 LEADER, SECOND, KNID, LINE_MADE_BEFORE, LINE_BEFORE = SETTLED, FOUND, STALE_DUPS, OLDER, NEWER
+# of planned ones alone: 1: a leader was written
+UNLED = CHAIN
 
 # nodes[:, SETTLED]
 UNSETTLED, SETTLED_UNPRUNED, SETTLED_PRUNED = (
@@ -215,7 +217,9 @@ class Scan(IntEnum):
     LINES_SEQ = 41  # the scan in which the pages in line were looked at first; the next one merges them; 0: nobody is in line
     LAST_LINE = 42  # the line made last
     N_JOINED = 43  # pages of cohort JOINED
-    LINES_LEFT = 45  # 1: pages have left lines of contents that have several
+    LINES_LEFT = 45  # 1: pages have left lines of contents that have several, or leaders were written
+    SEVERAL_FIRST = 46  # contents before this one have one line at most
+    SEVERAL_END = 47  # and so have this one and those behind it
     NEXT_WATCHED = 44  # pages of the open region from the cursor to before this one are not in `watch`; -1: nobody has looked
 
 

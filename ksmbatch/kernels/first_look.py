@@ -46,7 +46,7 @@ from ksmbatch.state import (
     Scan,
 )
 
-AHEAD = 16  # pages of whose contents the CPU is told before they are looked at
+AHEAD = 32  # pages of whose contents the CPU is told before they are looked at
 FIRST_CALL = int64(1)  # of should_skip_rmap_item()
 
 

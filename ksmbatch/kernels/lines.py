@@ -79,6 +79,7 @@ from ksmbatch.state import (
     STABLE,
     STABLE_AT,
     STALE_DUPS,
+    UNLED,
     UNSTABLE,
     WHERE,
     Knob,
@@ -142,7 +143,12 @@ def begin_line(s, tree, content):
     line = alloc_stable_node(s, content, NO_FRAME, tree)
     s.nodes[line, WHERE] = PLANNED
     s.nodes[line, LINE_MADE_BEFORE] = s.scan[Scan.LAST_LINE]
-    s.nodes[line, LINE_BEFORE] = max(-int64(s.by_content[tree, content, RESTING]), NIL)
+    before = max(-int64(s.by_content[tree, content, RESTING]), NIL)
+    s.nodes[line, LINE_BEFORE] = before
+    if before != NIL:
+        is_first = s.scan[Scan.SEVERAL_END] == 0
+        s.scan[Scan.SEVERAL_FIRST] = content if is_first else min(s.scan[Scan.SEVERAL_FIRST], content)
+        s.scan[Scan.SEVERAL_END] = max(s.scan[Scan.SEVERAL_END], content + 1)
     s.by_content[tree, content, RESTING] = -line
     s.scan[Scan.LAST_LINE] = line
     s.scan[Scan.LINES_SEQ] = s.scan[Scan.SEQ]
@@ -162,6 +168,14 @@ def leave_line(s, page):
     else:
         take_back(s, node, int64(1))
     drop_member(s, member)
+
+
+@inlined
+def note_leader_write(s, page):
+    """`page`, awake, is about to be written: if it leads a line, that is to be drawn up anew. Writes: nodes, scan."""
+    if s.page_bytes[page, ITEM_FLAGS] & LEADS:
+        s.nodes[s.members[s.pages[page, HEAD], MEMBER_NODE], UNLED] = 1
+        s.scan[Scan.LINES_LEFT] = 1
 
 
 @inlined
@@ -354,6 +368,7 @@ def forget_lines(s):
         line = before
     s.scan[Scan.LAST_LINE] = NIL
     s.scan[Scan.LINES_SEQ] = 0
+    s.scan[Scan.SEVERAL_END] = 0
     for cohort in range(IN_LINE, s.cohorts.shape[1]):
         s.cohorts[0, cohort] = 0
 
@@ -403,6 +418,8 @@ def must_step_out(s, page):
     s.scan[Scan.CUR_PAGE] = page + 1
     if (not s.trees[LOOK_KNOWN, tree] or may_meet_something(s, tree, content)) and meets_something(s, tree, content):
         return True
+    if not s.scan[Scan.SEVERAL_FIRST] <= content < s.scan[Scan.SEVERAL_END]:
+        return False
     chain = int64(s.by_content[tree, content, STABLE_AT])
     if not is_chain(s, chain) or waits_beyond_region(s, chain):
         return False

@@ -37,6 +37,7 @@ from ksmbatch.state import (
     PAGES_PER_BLOCK,
     RESTING,
     SECOND,
+    UNLED,
     Knob,
     Scan,
 )
@@ -44,7 +45,9 @@ from ksmbatch.state import (
 
 @kernel
 def draw_up_lines(s):
-    """The lines of contents that have several are full again, but for the last of each. To be called before they are passed.
+    """The lines of contents that have several are full again, but for the last of each, and all have leaders again.
+
+    To be called before they are passed.
 
     Writes: nodes, members, by_content, pages, page_bytes, cohort, cohorts, calendar, scan.
     """
@@ -52,7 +55,7 @@ def draw_up_lines(s):
     line = int64(s.scan[Scan.LAST_LINE])
     while line != NIL:
         tree, content = int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT])
-        if s.nodes[line, LINE_BEFORE] != NIL and s.by_content[tree, content, RESTING] == -line:
+        if s.by_content[tree, content, RESTING] == -line and (s.nodes[line, LINE_BEFORE] != NIL or s.nodes[line, UNLED]):
             draw_up(s, line)
         line = int64(s.nodes[line, LINE_MADE_BEFORE])
 
@@ -112,6 +115,7 @@ def join_up(s, last):
                 n_pages += 1
             member = after
         s.nodes[line, N_LEFT] = 0
+        s.nodes[line, UNLED] = 0
         line = int64(s.nodes[line, LINE_BEFORE])
     return first, n_pages
 

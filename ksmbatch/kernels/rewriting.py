@@ -23,10 +23,10 @@ from ksmbatch.kernels.cohorts import (
     note_changed,
 )
 from ksmbatch.kernels.cursor import last_pass, make_due
-from ksmbatch.kernels.lines import leave_line
+from ksmbatch.kernels.lines import leave_line, note_leader_write
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.resting import wake
-from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING, SCANS_AHEAD
+from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING, SCANS_AHEAD, Scan
 
 
 def _second_visit() -> np.ndarray:
@@ -48,6 +48,8 @@ def change(s, page, old, content):
     """
     cohort = int64(s.cohort[page])
     if cohort == 0:
+        if s.scan[Scan.LINES_SEQ] == s.scan[Scan.SEQ]:
+            note_leader_write(s, page)
         return
     if cohort >= IN_LINE:
         leave_line(s, page)
