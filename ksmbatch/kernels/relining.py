@@ -6,7 +6,7 @@ that is written between ksmd's first two scans would break all lines of zeros. W
 
 from numpy import int64
 
-from ksmbatch.accel import inlined, kernel
+from ksmbatch.accel import inlined, kernel, prefetch
 from ksmbatch.kernels.cohorts import IN_LINE, class_of
 from ksmbatch.kernels.cursor import make_due, make_undue
 from ksmbatch.kernels.lines import LEADERS
@@ -41,6 +41,8 @@ from ksmbatch.state import (
     Knob,
     Scan,
 )
+
+AHEAD = int64(128)  # members of a line have slots that fall, not far from each other
 
 
 @kernel
@@ -102,6 +104,7 @@ def join_up(s, last):
     while line != NIL:
         member = int64(s.nodes[line, FIRST])
         while member != NIL:
+            prefetch(s.members, max(member - AHEAD, int64(0)))
             after = int64(s.members[member, MEMBER_NEXT])
             page = int64(s.members[member, MEMBER_PAGE])
             if page == LEFT_IT or not is_still_there(s, page, content):
@@ -143,6 +146,7 @@ def line_up(s, line, first, length):
     s.nodes[line, SECOND] = 0
     member = first
     for k in range(length):
+        prefetch(s.members, max(member - AHEAD, int64(0)))
         s.members[member, MEMBER_NODE] = line
         page = int64(s.members[member, MEMBER_PAGE])
         after = int64(s.members[member, MEMBER_NEXT])
