@@ -50,7 +50,7 @@ def draw_up_lines(s):
     """
     s.scan[Scan.LINES_LEFT] = 0
     line = int64(s.scan[Scan.LAST_LINE])
-    while line != NIL:
+    while line > NIL:
         tree, content = int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT])
         if s.nodes[line, LINE_BEFORE] != NIL and s.by_content[tree, content, RESTING] == -line:
             draw_up(s, line)
