@@ -13,7 +13,7 @@ from unit.kernels.tiny import copied, fill, shares, tiny_state
 from ksmbatch import state
 from ksmbatch.invariants import check_invariants
 from ksmbatch.kernels import ksmd, lines
-from ksmbatch.kernels.cohorts import IN_LINE, JOINED
+from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, Scan, State
 from ksmbatch.stateview import StateView
@@ -126,7 +126,11 @@ HAPPENS = {
     "discard": ({"op": "discard", "proc": "a", "area": "m", "first": 3, "count": 1}, [2, *ALL[2:]], [2, *ALL[2:]]),
     "munmap": ({"op": "munmap", "proc": "a", "area": "m", "first": 3, "count": 2}, [2, *ALL[3:]], [2, *ALL[3:]]),
     # pages that lead lines are among these
-    "unmerge": ({"op": "madvise", "proc": "a", "area": "m", "first": 0, "count": 3, "advice": "unmergeable"},) + ([9, 13, 14, 15], ALL[1:]),
+    "unmerge": (
+        {"op": "madvise", "proc": "a", "area": "m", "first": 0, "count": 3, "advice": "unmergeable"},
+        [9, 13, 14, 15],
+        ALL[1:],
+    ),
     "mprotect": ({"op": "mprotect", "proc": "a", "area": "m", "prot": "none"}, [], OF_B),
     "rebind": ({"op": "rebind", "proc": "a", "area": "m", "node": 1}, [], OF_B),
     "fork": ({"op": "fork", "proc": "a", "child": "c"}, [], OF_B),
@@ -142,7 +146,7 @@ HAPPENS = {
     # nobody is concerned
     "read": ({"op": "read", "proc": "a", "area": "m", "first": 2, "count": 3}, ALL, ALL),
     "spawn": (spawn("c"), ALL, ALL),
-    "mmap": (mmap("n", 4, proc="a"), ALL, ALL),
+    "mmap": (mmap("n", 4, proc="b"), ALL, ALL),
     "write": (write("m", 9, first=6), ALL, ALL),
     "pages_to_scan": (knob("pages_to_scan", 3), ALL, ALL),
 }
