@@ -36,7 +36,6 @@ def redrawn(before: State) -> set[str]:
     names = {
         "one that was in line leads": (waited & leads).any(),
         "one that led is in line": (led & waits).any(),
-        "a page in line is of another class": (waited & waits & (before.cohort != s.cohort)).any(),
         "lines that are too many": any(line > NIL for line in of_empty),
     }
     return {name for name, is_shown in names.items() if is_shown}
