@@ -92,7 +92,8 @@ NODE_COLUMNS = 16  # a cache line of the CPU
 # that was; in which call the rmap walk has missed a mapping
 LAST_NID, HOME, HOME_CALL, STUCK_CALL = FOUND, FOUND, SETTLED, STALE_DUPS
 # of nodes that are still to be (WHERE is PLANNED), and of those that were: the first two pages that will be merged, + 1; where
-# the frame of the second is, which will be the KSM page; the line made before this one; the one before of the same content
+# the frame of the second is, which will be the KSM page; the line made before this one, -1 if none was (NIL: it is no line);
+# the one before of the same content
 LEADER, SECOND, KNID, LINE_MADE_BEFORE, LINE_BEFORE = SETTLED, FOUND, STALE_DUPS, OLDER, NEWER
 # of planned ones alone: 1: a leader was written
 UNLED = CHAIN

@@ -87,6 +87,7 @@ from ksmbatch.state import (
 )
 
 LEADERS = int64(2)
+NO_LINE = int64(-1)  # LINE_MADE_BEFORE of the one that was made first; of nodes that are no lines it is NIL
 
 
 @inlined
@@ -142,7 +143,8 @@ def begin_line(s, tree, content):
     """A stable node that is still to be, for `content` in `tree`. Writes: nodes, by_content, scan. Returns: it."""
     line = alloc_stable_node(s, content, NO_FRAME, tree)
     s.nodes[line, WHERE] = PLANNED
-    s.nodes[line, LINE_MADE_BEFORE] = s.scan[Scan.LAST_LINE]
+    made_before = int64(s.scan[Scan.LAST_LINE])
+    s.nodes[line, LINE_MADE_BEFORE] = made_before if made_before != NIL else NO_LINE
     before = max(-int64(s.by_content[tree, content, RESTING]), NIL)
     s.nodes[line, LINE_BEFORE] = before
     if before != NIL:
@@ -255,6 +257,19 @@ def follow_up(s, page, line):
 
 
 @kernel
+def stop_leading(s, page):
+    """`page`, which was passed and leads a line, is about to join another node: it was written, and has found its equal.
+
+    Writes: as catch_up(), take_apart(), dissolve().
+    """
+    line = int64(s.members[s.pages[page, HEAD], MEMBER_NODE])
+    catch_up(s)
+    take_apart(s, int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT]))
+    if s.page_bytes[page, ITEM_FLAGS] & LEADS:
+        dissolve(s, line)  # all but its leaders had left it
+
+
+@kernel
 def take_apart(s, tree, content):
     """The lines for `content` in `tree` end; all pages behind the cursor have been passed. Writes: by_content, and as below."""
     line = -int64(s.by_content[tree, content, RESTING])
@@ -347,7 +362,7 @@ def step_out(s, first, end, goes):
 def break_all_lines(s):
     """Nobody is in line any more. Not while a region is open, but for a careful one. Writes: as end_line(), forget_lines()."""
     line = int64(s.scan[Scan.LAST_LINE])
-    while line != NIL:
+    while line > NIL:
         end_line(s, line)
         line = int64(s.nodes[line, LINE_MADE_BEFORE])
     forget_lines(s)
@@ -357,8 +372,9 @@ def break_all_lines(s):
 def forget_lines(s):
     """All lines have ended, or been passed. Writes: as dissolve(), by_content, cohorts, scan."""
     line = int64(s.scan[Scan.LAST_LINE])
-    while line != NIL:
+    while line > NIL:
         before = int64(s.nodes[line, LINE_MADE_BEFORE])
+        s.nodes[line, LINE_MADE_BEFORE] = NIL
         tree, content = int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT])
         if s.by_content[tree, content, RESTING] < 0:
             s.by_content[tree, content, RESTING] = 0

@@ -9,7 +9,7 @@ from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel, Policy
 from ksmbatch.kernels.fault import break_ksm, map_zero_page_of_ksm, unmap_page
 from ksmbatch.kernels.frame import map_frame, renumber
-from ksmbatch.kernels.lines import append_line, break_lines, line_led_by
+from ksmbatch.kernels.lines import append_line, break_lines, line_led_by, stop_leading
 from ksmbatch.kernels.migrate import visit_ksm_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import stable_node_dup_del
@@ -36,6 +36,7 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     KSM,
+    LEADS,
     LEN,
     MEMBER_NODE,
     MERGEABLE,
@@ -155,6 +156,8 @@ def try_to_merge_two_pages(s, page, frame, other):
     if line != NIL:
         append_line(s, node, frame, page, other, length)
     else:
+        if s.page_bytes[other, ITEM_FLAGS] & LEADS:
+            stop_leading(s, other)
         stable_tree_append(s, other, node)
         stable_tree_append(s, page, node)
     s.scan[Scan.VISIT] = Knob.MERGE_NS

@@ -55,7 +55,7 @@ def draw_up_lines(s):
     """
     s.scan[Scan.LINES_LEFT] = 0
     line = int64(s.scan[Scan.LAST_LINE])
-    while line != NIL:
+    while line > NIL:
         tree, content = int64(s.nodes[line, NID]), int64(s.nodes[line, CONTENT])
         if s.by_content[tree, content, RESTING] == -line and (s.nodes[line, LINE_BEFORE] != NIL or s.nodes[line, UNLED]):
             draw_up(s, line)

@@ -39,6 +39,7 @@ from ksmbatch.state import (
     ITEM_FLAGS,
     KPFN,
     LEN,
+    LINE_MADE_BEFORE,
     MEMBER_PAGE,
     MERGING,
     NEWER,
@@ -49,6 +50,7 @@ from ksmbatch.state import (
     NO_FRAME,
     OLDER,
     OLDEST_CHAIN,
+    PLANNED,
     ROOMY_DUPS,
     SETTLED,
     SETTLED_PRUNED,
@@ -203,7 +205,12 @@ def remove_node_from_stable_tree(s, node):
         unlink_migrate(s, node)
     else:
         stable_node_dup_del(s, node)
-    free_stable_node(s, node)
+    if s.nodes[node, LINE_MADE_BEFORE] == NIL:
+        free_stable_node(s, node)
+        return
+    # listed as a line, it is freed with all of them: in its slot another node would cut the list
+    s.nodes[node, WHERE] = PLANNED
+    s.nodes[node, LEN] = 0
 
 
 @kernel

@@ -307,7 +307,7 @@ LINE_CASES: list[tuple[str, str, Change]] = [
     ("lines_are_of_pages_that_will_be_merged", "leads no line", let_a_page_lead_that_leads_no_line),
     ("lines_are_of_pages_that_will_be_merged", "named as a line, and is none", name_a_free_node_as_a_line),
     ("lines_are_of_one_scan", "pages in line", forget_that_there_are_lines),
-    ("lines_are_of_one_scan", "the scan that made lines", let_lines_be_of_the_next_scan),
+    ("lines_are_of_one_scan", "passed, and still in line", let_lines_be_of_the_next_scan),
 ]
 JOINED_CASES: list[tuple[str, str, Change]] = [
     ("lines_are_of_one_scan", "the line made last", keep_a_line_when_nobody_is_in_line),

@@ -37,7 +37,8 @@ def stable_nodes(s: State) -> list[Any]:
             pruned = int(s.node_prune_time[node]) if view.knob[Knob.STABLE_NODE_CHAINS_PRUNE_MILLISECS] else None
             return [row[state.CONTENT], pruned, *map(of, view.chains[node])]
         members = [view.members[member][state.MEMBER_PAGE] for member in view.hlists[node]]
-        return row[state.KPFN], row[state.CONTENT], row[state.LEN], row[state.NID], members
+        length = row[state.LEN] - len(view.waiting.get(node, ()))
+        return row[state.KPFN], row[state.CONTENT], length, row[state.NID], members
 
     return [*([of(node) for node in tree] for tree in view.trees), [of(node) for node in view.migrate]]
 

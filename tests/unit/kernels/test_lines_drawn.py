@@ -1,6 +1,6 @@
 """Do drawn machines come to the same whether equal pages get in line or every page is visited? And do all cases occur?
 
-Single claims are in test_lines.py; whole runs, with all that can happen to memory, in tests/parity.
+Single claims are in test_lines.py; what can happen to processes in test_lines_events.py; whole runs in tests/parity.
 """
 
 from collections import Counter as Bag
@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.kernels import seen
+from unit.kernels.redrawn import redrawn
 from unit.kernels.tiny import copied, fill, tiny_state
 
 from ksmbatch import state
@@ -92,7 +93,7 @@ def happen(s: State, kind: str, number: int, content: int, other: int) -> None:
     elif kind == "stop":
         ksmd.ksm_scan_thread(s, FOREVER, FOREVER, int(s.counters[Counter.TIME_NS]) + number * content * 1000)
     else:
-        write_up(s)
+        lines.step_out(s, number, number + 1, 1)
         fault.zap_pages(s, number, number + 1)
 
 
@@ -110,11 +111,11 @@ def test_drawn_machines_come_to_the_same_with_lines_and_without() -> None:
     @settings(max_examples=10 if INTERPRETED else 500)
     @given(
         st.lists(contents, min_size=2 * PAGES_PER_MM - LATE, max_size=2 * PAGES_PER_MM - LATE),
-        st.lists(st.integers(0, 1), min_size=4, max_size=4),
+        st.sampled_from(((0, 1, 1, 0), (0, 0, 0, 0), (0, 0, 1, 0), (1, 0, 0, 1), (1, 0, 1, 0))),  # nodes of pages
         programs,
         knobs,
     )
-    def play(begin: list[int], nids: list[int], program: list[list[tuple[str, int, int]]], drawn: dict[str, int]) -> None:
+    def play(begin: list[int], nids: tuple[int, ...], program: list[list[tuple[str, int, int]]], drawn: dict[str, int]) -> None:
         single = Singles()
         s = tiny_state(
             pages_per_mm=PAGES_PER_MM, n_contents=N_CONTENTS, n_single=N_SINGLE, n_nodes=256, n_members=512, **COSTS | drawn
@@ -131,6 +132,7 @@ def test_drawn_machines_come_to_the_same_with_lines_and_without() -> None:
                 for machine in (s, exact):
                     happen(machine, kind, number, given_content, other)
                 found["pages leave lines"] += 0 < n_waiting(s) < waited
+            found.update(redrawn(s))
             waiting, joined = n_waiting(s), int(s.scan[Scan.N_JOINED])
             for machine in (s, exact):
                 scan(machine)
@@ -155,5 +157,5 @@ def test_drawn_machines_come_to_the_same_with_lines_and_without() -> None:
         return remote
 
     play()
-    assert len(found) == 7
+    assert len(found) == 10
     assert INTERPRETED or min(found.values()) >= 10, found  # there are 60 of the rarest

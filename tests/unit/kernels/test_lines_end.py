@@ -8,12 +8,12 @@ import pytest
 from machines import Player, Step, compiled_only, filled, full_scan, knob, mmap, scenario, spawn, write
 from unit.kernels import seen
 from unit.kernels.pairs import COSTS, N_PAGES, SLOW, Pair, in_line, n_lines, scan_on
-from unit.kernels.tiny import copied, fill, tiny_state
+from unit.kernels.tiny import copied, fill, shares, tiny_state
 
 from ksmbatch import state
 from ksmbatch.invariants import check_invariants
 from ksmbatch.kernels import ksmd, lines
-from ksmbatch.kernels.cohorts import IN_LINE, JOINED
+from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, Scan, State
 from ksmbatch.stateview import StateView
@@ -89,7 +89,7 @@ def test_lines_go_on_after_a_limit_in_mid_scan() -> None:
 
 @compiled_only
 @pytest.mark.parametrize("column", ["WAKEUPS", "TIME_NS"])
-def test_those_that_were_passed_before_a_limit_came_near_have_joined(column: str) -> None:
+def test_pages_in_line_are_passed_one_by_one_where_a_limit_is_near(column: str) -> None:
     block = int(state.PAGES_PER_BLOCK)
     s = tiny_state(
         pages_per_mm=block + 500,
@@ -111,33 +111,44 @@ def test_those_that_were_passed_before_a_limit_came_near_have_joined(column: str
     scan_on(exact)
     for machine in (s, exact):
         ksmd.ksm_scan_thread(machine, limits[0], FOREVER, limits[1])
-    assert block <= s.scan[Scan.CUR_PAGE] < block + 500
-    assert in_line(s) == []
-    assert np.flatnonzero(s.cohort == JOINED).tolist() == list(range(2, block))
+    cursor = int(s.scan[Scan.CUR_PAGE])
+    assert block < cursor < block + 500
+    assert in_line(s) == list(range(cursor, block + 500))
+    assert np.flatnonzero(s.cohort == JOINED).tolist() == list(range(2, cursor))
     assert seen.differing(seen.seen(s), seen.seen(exact)) == []
     assert check_invariants(s) == []
 
 
-SEEING = {
-    "discard": {"op": "discard", "proc": "a", "area": "m", "first": 3, "count": 1},
-    "munmap": {"op": "munmap", "proc": "a", "area": "m", "first": 3, "count": 2},
-    "unmerge": {"op": "madvise", "proc": "a", "area": "m", "first": 0, "count": 3, "advice": "unmergeable"},
-    "mprotect": {"op": "mprotect", "proc": "a", "area": "m", "prot": "none"},
-    "migrate": {"op": "migrate", "proc": "a", "area": "m", "first": 0, "count": 4, "node": 1},
-    "fork": {"op": "fork", "proc": "a", "child": "c"},
-    "exit": {"op": "exit", "proc": "a"},
-    "smart_scan": knob("smart_scan", 1),
-    "use_zero_pages": knob("use_zero_pages", 1),
-    "max_page_sharing": knob("max_page_sharing", 2),
-    "merge_across_nodes": knob("merge_across_nodes", 0),
-    "run": {"op": "run", "value": 2},
-}
-BLIND = {
-    "read": {"op": "read", "proc": "a", "area": "m", "first": 2, "count": 3},
-    "spawn": spawn("c"),
-    "mmap": mmap("n", 4, proc="a"),
-    "write": write("m", 9, first=6),
-    "pages_to_scan": knob("pages_to_scan", 3),
+ALL = [2, 3, 4, 5, 9, 10, 11, 13, 14, 15]  # who is in line below
+OF_B = [10, 11, 13, 14, 15]
+# what happens; who is still in line if it does so after the first scan, and who has joined, and not been written up, after two
+HAPPENS = {
+    "discard": ({"op": "discard", "proc": "a", "area": "m", "first": 3, "count": 1}, [2, *ALL[2:]], [2, *ALL[2:]]),
+    "munmap": ({"op": "munmap", "proc": "a", "area": "m", "first": 3, "count": 2}, [2, *ALL[3:]], [2, *ALL[3:]]),
+    # pages that lead lines are among these
+    "unmerge": (
+        {"op": "madvise", "proc": "a", "area": "m", "first": 0, "count": 3, "advice": "unmergeable"},
+        [9, 13, 14, 15],
+        ALL[1:],
+    ),
+    "mprotect": ({"op": "mprotect", "proc": "a", "area": "m", "prot": "none"}, [], OF_B),
+    "rebind": ({"op": "rebind", "proc": "a", "area": "m", "node": 1}, [], OF_B),
+    "fork": ({"op": "fork", "proc": "a", "child": "c"}, [], OF_B),
+    "exit": ({"op": "exit", "proc": "a"}, [], OF_B),
+    # all are written up
+    "merge_any": ({"op": "merge_any", "proc": "a", "value": 1}, [], []),
+    "migrate": ({"op": "migrate", "proc": "a", "area": "m", "first": 0, "count": 4, "node": 1}, [], []),
+    "smart_scan": (knob("smart_scan", 1), [], []),
+    "use_zero_pages": (knob("use_zero_pages", 1), [], []),
+    "max_page_sharing": (knob("max_page_sharing", 2), [], []),
+    "merge_across_nodes": (knob("merge_across_nodes", 0), [], []),
+    "run": ({"op": "run", "value": 2}, [], []),
+    # nobody is concerned
+    "read": ({"op": "read", "proc": "a", "area": "m", "first": 2, "count": 3}, ALL, ALL),
+    "spawn": (spawn("c"), ALL, ALL),
+    "mmap": (mmap("n", 4, proc="b"), ALL, ALL),
+    "write": (write("m", 9, first=6), ALL, ALL),
+    "pages_to_scan": (knob("pages_to_scan", 3), ALL, ALL),
 }
 
 
@@ -151,15 +162,14 @@ def played(step: Step, scans: int, *, force_exact: bool) -> list[State]:
 
 
 @pytest.mark.parametrize("scans", [1, 2])
-@pytest.mark.parametrize("name", [*SEEING, *BLIND])
+@pytest.mark.parametrize("name", HAPPENS)
 def test_whatever_happens_between_two_scans_comes_to_the_same(name: str, scans: int) -> None:
-    steps = SEEING | BLIND
-    with_lines = played(steps[name], scans, force_exact=False)
-    assert len(in_line(with_lines[0])) == 10
-    # the others end lines, or what joined in them is written up
-    assert bool(np.any(with_lines[scans].cohort >= IN_LINE)) == (name in BLIND and scans == 1)
-    assert bool(np.any(with_lines[scans].cohort == JOINED)) == (name in BLIND and scans == 2)
-    for s, exact in zip(with_lines, played(steps[name], scans, force_exact=True), strict=True):
+    step, waiting, joined = HAPPENS[name]
+    with_lines = played(step, scans, force_exact=False)
+    assert in_line(with_lines[0]) == ALL
+    assert in_line(with_lines[scans]) == (waiting if scans == 1 else [])
+    assert np.flatnonzero(with_lines[scans].cohort == JOINED).tolist() == (joined if scans == 2 else [])
+    for s, exact in zip(with_lines, played(step, scans, force_exact=True), strict=True):
         assert check_invariants(s) == []
         assert seen.differing(seen.seen(s), seen.seen(exact)) == []
 
@@ -171,4 +181,33 @@ def test_lines_end_only_once() -> None:
     before = seen.kept(both.s)
     lines.break_all_lines(both.s)
     assert seen.kept(both.s) == before
+    both.scan(2)
+
+
+def batch(s: State) -> None:
+    ksmd.ksm_scan_thread(s, int(s.counters[Counter.WAKEUPS]) + 1, FOREVER, FOREVER)
+
+
+def test_a_line_whose_ksm_page_goes_in_mid_scan_takes_no_other_line_with_it() -> None:
+    # the smallest machine in which its slot was used again, and lines made before were forgotten
+    both = Pair(4, 3, 3, 3, pages_to_scan=4)
+    both.write(8, 8, 4, 4, first=N_PAGES)
+    both.scan()
+    assert both.in_line == [3, N_PAGES + 3]
+    both.do(batch)
+    both.write(5, 6, 7, first=1)
+    both.scan()
+    assert both.joined == [N_PAGES + 3]
+    both.scan(2)
+
+
+def test_one_that_leads_and_is_written_in_mid_scan_may_become_another_ones_partner() -> None:
+    # the smallest machine in which the line still named it
+    both = Pair(3, 2, 3, 3, pages_to_scan=1)
+    both.scan()
+    both.do(batch)
+    both.write(2)
+    both.do(batch)
+    both.compare()
+    assert (both.in_line, shares(both.s)[:2]) == ([], (1, 1))
     both.scan(2)
