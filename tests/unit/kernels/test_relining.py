@@ -1,4 +1,4 @@
-"""Are lines of one content drawn up anew where pages have left all but the last of them, and only there?
+"""Are lines of one content drawn up anew where pages have left all but the last of them, or led one, and only there?
 
 Every claim is held against the same machine where every page is visited, hlist by hlist, and members and slots are recounted.
 """
@@ -66,13 +66,10 @@ def follow(both: Pair) -> None:
 def test_lines_close_up_where_a_page_has_left(most: int, page: int) -> None:
     both = equal_pages(ALL_EQUAL, most)
     leave(both, [page])
-    if page % most < 2:  # it led a line: all that follow end when ksmd comes to it
-        assert not both.s.scan[Scan.LINES_LEFT]
-    else:
-        others = [other for other in range(ALL_EQUAL) if other != page]
-        drawn = drawn_up(both.s)
-        assert lines_of(drawn) == cut(others, most)
-        assert leaders(drawn) == [other for k, other in enumerate(others) if k % most < 2]
+    others = [other for other in range(ALL_EQUAL) if other != page]
+    drawn = drawn_up(both.s)
+    assert [line for line in lines_of(drawn) if line] == cut(others, most)
+    assert leaders(drawn) == [other for k, other in enumerate(others) if k % most < 2]
     follow(both)
 
 
@@ -106,7 +103,6 @@ def test_all_pages_may_have_gone(most: int) -> None:
 def test_all_that_lead_may_have_gone_and_one_that_did_not(most: int) -> None:
     both = equal_pages(ALL_EQUAL, most)
     leave(both, leaders(both.s))
-    assert not both.s.scan[Scan.LINES_LEFT]
     leave(both, both.in_line[:1])
     left = both.in_line
     assert lines_of(drawn_up(both.s))[: -(-len(left) // most)] == cut(left, most)
@@ -167,10 +163,13 @@ def test_nothing_is_drawn_up_where_pages_have_left_a_single_line(pages: list[int
     follow(both)
 
 
-def test_nothing_is_drawn_up_where_one_that_leads_a_single_line_has_gone() -> None:
+@pytest.mark.parametrize("gone", [[0], [1], [0, 1], [0, 1, 2], [0, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]])
+def test_a_single_line_gets_leaders_again(gone: list[int]) -> None:
     both = equal_pages(6, 256)
-    leave(both, [0])
-    assert not both.s.scan[Scan.LINES_LEFT]
+    leave(both, gone)
+    others = [page for page in range(6) if page not in gone]
+    drawn = drawn_up(both.s)
+    assert (lines_of(drawn), leaders(drawn)) == ([others], others[:2])
     follow(both)
 
 
