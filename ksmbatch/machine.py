@@ -34,7 +34,7 @@ from ksmbatch.events import (
     SetRun,
     Spawn,
 )
-from ksmbatch.kernels import fault, fill, ksmd, lines, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
+from ksmbatch.kernels import fault, fill, ksmd, line_ends, mm_slot, resting, stable_chain, stable_tree, twins, unstable_tree
 from ksmbatch.metrics import Counter
 from ksmbatch.program import DenseWrite, MmLayout, Program, ReadyStep
 from ksmbatch.state import FOREVER, Knob
@@ -209,7 +209,7 @@ class Machine:
     def _madvise(self, step: Madvise) -> Outcome:
         number, first, end = self._range(step)
         covered = self._spaces[number].covers(first, end)
-        lines.step_out(self.state, first, end, 0)
+        line_ends.step_out(self.state, first, end, 0)
 
         def before(vma: Vma, start: int, stop: int) -> None:
             if step.mergeable:
@@ -240,7 +240,7 @@ class Machine:
     def _mprotect(self, step: Mprotect) -> Outcome:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
-        lines.step_out(self.state, first, first + pages, 0)
+        line_ends.step_out(self.state, first, first + pages, 0)
         fault.note_pages_hidden(self.state, first, first + pages)
         covered = self._spaces[number].mprotect(first, first + pages, step.prot)
         self._spaces.tell(number, self.state)
@@ -262,7 +262,7 @@ class Machine:
         number = self.live[step.proc]
         first, pages = self.program.mms[number].areas[step.area]
         self._spaces[number].rebind(first, first + pages, step.node)
-        lines.step_out(self.state, first, first + pages, 0)
+        line_ends.step_out(self.state, first, first + pages, 0)
         fault.rebind_pages(self.state, first, first + pages, step.node)
         return _DONE
 
@@ -285,7 +285,7 @@ class Machine:
         offset = layout.first - self.program.mms[parent].first
         end = self.program.mms[parent].first + layout.inherited
         self._spaces.fork(parent, child, end, offset)
-        lines.step_out(self.state, self.program.mms[parent].first, end, 0)
+        line_ends.step_out(self.state, self.program.mms[parent].first, end, 0)
         fault.fork_pages(self.state, parent, child, end)
         self.state.mms[child, [state.USERS, state.MERGE_ANY]] = 1, self.state.mms[parent, state.MERGE_ANY]
         self._spaces.tell(child, self.state)
@@ -299,7 +299,7 @@ class Machine:
     def _exit(self, step: Exit) -> Outcome:
         number = self.live.pop(step.proc)
         layout = self.program.mms[number]
-        lines.step_out(self.state, layout.first, layout.end, 1)
+        line_ends.step_out(self.state, layout.first, layout.end, 1)
         mm_slot.ksm_exit(self.state, number)
         self._zap(layout.first, layout.end)
         self._spaces.exit(number, self.state)
@@ -348,7 +348,7 @@ class Machine:
     def write_up(self) -> None:
         """Writes to the arrays what ksmd has left to arithmetic: who has joined KSM pages in line, and who would have."""
         if self.state.scan[ScanState.LINES_SEQ]:
-            lines.break_all_lines(self.state)
+            line_ends.break_all_lines(self.state)
         if self.state.scan[ScanState.N_JOINED]:
             resting.write_all_joined(self.state)
 
@@ -424,7 +424,7 @@ class Machine:
             mm_slot.ksm_enter(self.state, number)
 
     def _zap(self, first: int, end: int) -> None:
-        lines.step_out(self.state, first, end, 1)
+        line_ends.step_out(self.state, first, end, 1)
         fault.zap_pages(self.state, first, end)
 
     def _unmerge(self, first: int, end: int) -> None:

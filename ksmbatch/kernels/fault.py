@@ -12,7 +12,7 @@ from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.kernels.cursor import mm_of
 from ksmbatch.kernels.frame import alloc_frame, free_frame, map_frame
 from ksmbatch.kernels.hints import prefetch_page
-from ksmbatch.kernels.lines import note_ksm_write
+from ksmbatch.kernels.line_ends import note_ksm_write
 from ksmbatch.kernels.resting import wake, write_joined
 from ksmbatch.kernels.rewriting import change
 from ksmbatch.kernels.twins import holder_comes, holder_goes, tree_of

@@ -13,7 +13,8 @@ from ksmbatch.kernels.fault import unmerge_pages
 from ksmbatch.kernels.first_look import visit_unknown
 from ksmbatch.kernels.hints import hint_block, hint_pages, hint_visits, list_due
 from ksmbatch.kernels.join import join_listed
-from ksmbatch.kernels.lines import are_lines_lively, first_that_looks_or_waits, follow_up, forget_lines
+from ksmbatch.kernels.line_ends import follow_up, forget_lines
+from ksmbatch.kernels.lines import are_lines_lively, first_that_looks_or_waits
 from ksmbatch.kernels.looking import UNKNOWN, first_that_looks, is_none_watched, lively_trees, watch_for_the_lowest
 from ksmbatch.kernels.merge import cmp_and_merge_page
 from ksmbatch.kernels.mm_slot import unlink_slot

@@ -9,7 +9,8 @@ from ksmbatch.accel import inlined, kernel
 from ksmbatch.codes import Kernel, Policy
 from ksmbatch.kernels.fault import break_ksm, map_zero_page_of_ksm, unmap_page
 from ksmbatch.kernels.frame import map_frame, renumber
-from ksmbatch.kernels.lines import append_line, break_lines, line_led_by, stop_leading
+from ksmbatch.kernels.line_ends import break_lines, stop_leading
+from ksmbatch.kernels.lines import append_line, line_led_by
 from ksmbatch.kernels.migrate import visit_ksm_page
 from ksmbatch.kernels.rmap_item import remove_rmap_item_from_tree
 from ksmbatch.kernels.stable_chain import stable_node_dup_del

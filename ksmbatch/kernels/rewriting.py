@@ -23,7 +23,7 @@ from ksmbatch.kernels.cohorts import (
     note_changed,
 )
 from ksmbatch.kernels.cursor import last_pass, make_due
-from ksmbatch.kernels.lines import leave_line, note_leader_write
+from ksmbatch.kernels.line_ends import leave_line, note_leader_write
 from ksmbatch.kernels.looking import watch
 from ksmbatch.kernels.resting import wake
 from ksmbatch.state import CHECKSUM, ITEM_NID, RESTING, SCANS_AHEAD, Scan

@@ -9,7 +9,7 @@ import numpy as np
 from unit.kernels.tiny import copied
 
 from ksmbatch import state
-from ksmbatch.kernels import lines, resting
+from ksmbatch.kernels import line_ends, resting
 from ksmbatch.kernels.cohorts import calls_of
 from ksmbatch.metrics import Counter
 from ksmbatch.state import NIL, Knob, State
@@ -21,7 +21,7 @@ NO_LEADERS = np.uint8(0xFF & ~state.LEADS)
 def written_up(s: State) -> State:
     """A copy of the machine in which nobody is in line and no page is JOINED."""
     s = copied(s)
-    lines.break_all_lines(s)
+    line_ends.break_all_lines(s)
     resting.write_all_joined(s)
     return s
 

@@ -16,7 +16,7 @@ from unit.kernels.tiny import copied, fill, tiny_state
 from ksmbatch import state
 from ksmbatch.codes import Status
 from ksmbatch.invariants import check_invariants
-from ksmbatch.kernels import fault, ksmd, lines, resting
+from ksmbatch.kernels import fault, ksmd, line_ends, resting
 from ksmbatch.kernels.cohorts import IN_LINE, JOINED
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, Scan, State
@@ -68,7 +68,7 @@ class Singles:
 
 def write_up(s: State) -> None:
     """As Machine does before something may look at pages."""
-    lines.break_all_lines(s)
+    line_ends.break_all_lines(s)
     resting.write_all_joined(s)
 
 
@@ -93,7 +93,7 @@ def happen(s: State, kind: str, number: int, content: int, other: int) -> None:
     elif kind == "stop":
         ksmd.ksm_scan_thread(s, FOREVER, FOREVER, int(s.counters[Counter.TIME_NS]) + number * content * 1000)
     else:
-        lines.step_out(s, number, number + 1, 1)
+        line_ends.step_out(s, number, number + 1, 1)
         fault.zap_pages(s, number, number + 1)
 
 

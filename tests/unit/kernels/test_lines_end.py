@@ -12,7 +12,7 @@ from unit.kernels.tiny import copied, fill, shares, tiny_state
 
 from ksmbatch import state
 from ksmbatch.invariants import check_invariants
-from ksmbatch.kernels import ksmd, lines
+from ksmbatch.kernels import ksmd, line_ends
 from ksmbatch.kernels.cohorts import JOINED
 from ksmbatch.metrics import Counter
 from ksmbatch.state import FOREVER, Knob, Scan, State
@@ -177,9 +177,9 @@ def test_whatever_happens_between_two_scans_comes_to_the_same(name: str, scans: 
 def test_lines_end_only_once() -> None:
     both = Pair(*[3] * 6)
     both.scan()
-    lines.break_all_lines(both.s)
+    line_ends.break_all_lines(both.s)
     before = seen.kept(both.s)
-    lines.break_all_lines(both.s)
+    line_ends.break_all_lines(both.s)
     assert seen.kept(both.s) == before
     both.scan(2)
 
