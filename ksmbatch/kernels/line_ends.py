@@ -1,9 +1,10 @@
 """Pages that leave lines, and lines that are taken apart, since something comes in between: a write, a third party, an event.
 
-A page in line that is written or goes leaves it. Whoever might see more or less than there is has lines taken apart first: those
-of one content, if a third party searches for that, if leaders do not do as expected, or if a page that has joined is written in
-the midst of the scan that passes them (`break_lines`, `follow_up`, `note_ksm_write`); those of some pages, before anything else
-happens to them (`step_out`); or all (`break_all_lines`). Pages that were passed have joined then, the others are visited as ever.
+A page in line that is written or goes leaves it. Whoever might see more or less than there is has lines taken apart first:
+those of one content, if a third party searches for that, if leaders do not do as expected, or if a page that has joined is
+written in the midst of the scan that passes them (`break_lines`, `follow_up`, `note_ksm_write`); those of some pages, before
+anything else happens to them (`step_out`); or all (`break_all_lines`). Pages that were passed have joined then, the others are
+visited as ever.
 """
 
 from numpy import int64
