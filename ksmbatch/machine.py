@@ -163,16 +163,17 @@ class Machine:
 
     def _write(self, step: DenseWrite) -> Outcome:
         number = self.live[step.proc]
-        span = step.span
-        if span is not None:
-            return self._write_all(number, step.first + span.start, step.first + span.stop, step.contents)
         pages = step.pages
+        if isinstance(pages, range):
+            return self._write_all(number, step.first + pages.start, step.first + pages.stop, step.contents)
         if len(pages) == 0:
             return _DONE
         changed = False
         for vma in self._spaces[number].overlapping(step.first + int(pages[0]), step.first + int(pages[-1]) + 1):
+            if vma.anon_vma is not None:
+                continue
             inside = np.searchsorted(pages, (vma.start - step.first, vma.end - step.first))
-            if vma.anon_vma is None and inside[0] < inside[1]:
+            if inside[0] < inside[1]:
                 self._spaces[number].fault(vma)
                 changed = True
         if changed:

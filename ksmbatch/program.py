@@ -46,16 +46,9 @@ class DenseWrite:
     arrays: _Arrays
 
     @property
-    def span(self) -> range | None:
-        """The pages, if they are all from one to another, without an array of them."""
-        pages = self.arrays.pages()
-        return pages if isinstance(pages, range) else None
-
-    @property
-    def pages(self) -> np.ndarray:
-        """int64[n], ascending."""
-        pages = self.arrays.pages()
-        return np.arange(pages.start, pages.stop) if isinstance(pages, range) else pages
+    def pages(self) -> np.ndarray | range:
+        """int64[n], ascending; a range, if they are all from one to another."""
+        return self.arrays.pages()
 
     @property
     def contents(self) -> np.ndarray:
