@@ -300,7 +300,6 @@ class Machine:
     def _exit(self, step: Exit) -> Outcome:
         number = self.live.pop(step.proc)
         layout = self.program.mms[number]
-        line_ends.step_out(self.state, layout.first, layout.end, 1)
         mm_slot.ksm_exit(self.state, number)
         self._zap(layout.first, layout.end)
         self._spaces.exit(number, self.state)

@@ -218,10 +218,10 @@ class Scan(IntEnum):
     LINES_SEQ = 41  # the scan in which the pages in line were looked at first; the next one merges them; 0: nobody is in line
     LAST_LINE = 42  # the line made last
     N_JOINED = 43  # pages of cohort JOINED
+    NEXT_WATCHED = 44  # pages of the open region from the cursor to before this one are not in `watch`; -1: nobody has looked
     LINES_LEFT = 45  # 1: pages have left lines of contents that have several, or leaders were written
     SEVERAL_FIRST = 46  # contents before this one have one line at most
     SEVERAL_END = 47  # and so have this one and those behind it
-    NEXT_WATCHED = 44  # pages of the open region from the cursor to before this one are not in `watch`; -1: nobody has looked
 
 
 class State(NamedTuple):
@@ -271,8 +271,7 @@ class State(NamedTuple):
     by_content: np.ndarray
     """int32[n_nids, n_dup, 4]: what each tree's node has of a content. STABLE_AT: the stable tree's node, plain or a chain.
     UNSTABLE_AT: page + 1 put last into the unstable tree; holds if its rmap_item says so. HOLDERS: frames that are no KSM
-    pages. RESTING: page + 1 at rest that alone has it; minus the stable node that pages in
-    line are going to join; 0."""
+    pages. RESTING: page + 1 at rest that alone has it; minus the stable node that pages in line are going to join; 0."""
     stable_links: np.ndarray
     """int32[n_nids, n_dup + 1, 8]: the stable trees' shape, by content + 1, as it was before what stable_log says, with all
     that a walk needs at every step: half a cache line of the CPU."""
